@@ -1,6 +1,7 @@
 """`parity`: compare model, losses, gradients and optimizer with golden directories.
 
-It runs on one rank or on a dap group.
+A golden directory has golden results (docs/glossary.md) of one model. The command runs on one rank
+or on the ranks of a DAP group.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "parity",
         help="compare model, losses and optimizer with a golden directory",
         description="Run the batches of golden directories through model, losses, gradients and "
-        "optimizer, and print relative errors over the unpadded part. The exit code is 1 if any "
-        "error exceeds its tolerance.",
+        "optimizer, and print relative errors, padding excluded. The exit code is 1 if any error "
+        "exceeds its tolerance.",
     )
     parser.add_argument(
         "directories", nargs="+", type=Path, metavar="DIR", help="for example golden/model_tiny"
@@ -73,7 +74,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="threads of each rank; the limits hold for any number (default: 1)",
+        help="threads of each rank; the tolerances hold for any number (default: 1)",
     )
     parser.add_argument(
         "--json",
@@ -84,7 +85,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare each directory with what the model computes here."""
+    """Compare what the model computes here with each directory. Return the exit code."""
     if args.threads < 1:
         raise BenchmarkError(f"--threads {args.threads}: expected 1 or more")
     torch.set_num_threads(args.threads)
@@ -115,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _join(dap_size: int) -> ParallelContext:
-    """Return the context of one dap group. Raises BenchmarkError for another number of ranks."""
+    """Return the context of one DAP group. Raises BenchmarkError for another number of ranks."""
     try:
         launch = read_launch_info()
         if launch.world_size != dap_size:

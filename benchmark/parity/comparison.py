@@ -1,4 +1,4 @@
-"""Relative errors over the unpadded part of a batch, and their tolerances."""
+"""Relative errors, padding excluded, and their tolerances."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ OUTPUT_TOLERANCE = 1e-4
 LOSS_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3
 ZERO_GRADIENT_TOLERANCE = 1e-6
-"""Of a gradient that is zero except for rounding, relative to the norm of all gradients."""
+"""For a gradient that is zero except for rounding; relative to the norm of all gradients."""
 STEP_TOLERANCE = 1e-3
-"""Of every metric of a step close to a stored state, and of the total update of these steps.
-Rounding differences were below 1e-4 on every processor that was tried."""
+"""For every metric of the first steps after a stored state (NUM_CLOSE_STEPS in trajectory.py), and
+for the total update of these steps. Rounding differences were below 1e-4 on all tested processors.
+"""
 BINNED_TERM_TOLERANCE = 1e-2
-"""Of BINNED_TERMS in steps close to a stored state."""
+"""For BINNED_TERMS in these steps."""
 BINNED_TERMS = frozenset(("plddt_loss", "tm"))
 """Terms whose target is a bin of a metric of the predicted structure. They are not continuous: one
 residue or pair that rounding moves into another bin changes them by about 1e-3."""
 DISTANT_LOSS_TOLERANCE = 1e-2
 DISTANT_TERM_TOLERANCE = 1e-1
 DISTANT_UPDATE_TOLERANCE = 1e-1
-"""Of the loss, of single terms and the gradient norm, and of the update, in steps far from a stored
-state. These limits detect only coarse errors, because rounding errors grow about tenfold per step:
-another instruction set, number of threads or DAP size changes the loss by 1e-3, single terms by
-7e-3, the gradient norm by 2e-2 and the update by 2e-2."""
+"""For the loss, for single terms and the gradient norm, and for the update, in all later steps.
+These limits detect only coarse errors, because rounding errors grow about tenfold per step: another
+instruction set, number of threads or DAP size changes the loss by 1e-3, single terms by 7e-3, the
+gradient norm by 2e-2 and the update by 2e-2."""
 
+# Dims of one sample: [N_res, N_res, ...], [N_seq, N_res, ...], [blocks, N_res, ...]; all other
+# outputs have [N_res, ...].
 _PAIR_OUTPUTS = frozenset(
     ("pair", "distogram_logits", "tm_logits", "aligned_confidence_probs", "predicted_aligned_error")
 )
@@ -49,7 +52,7 @@ _BLOCK_OUTPUTS = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One comparison."""
+    """The error of one quantity."""
 
     section: str
     """"outputs", "losses", "gradients", ..."""
@@ -72,8 +75,8 @@ def relative_error(ours: Tensor | float, golden: Tensor | float) -> float:
     ours, golden = (torch.as_tensor(x).detach().to("cpu", torch.float64) for x in (ours, golden))
     if ours.shape != golden.shape or not bool(torch.isfinite(ours).all()):
         return math.inf
-    size = golden.norm().item()
-    return (ours - golden).norm().item() / (size if size > 0.0 else 1.0)
+    norm = golden.norm().item()
+    return (ours - golden).norm().item() / (norm if norm > 0.0 else 1.0)
 
 
 def unpadded(name: str, value: Tensor, features: FeatureBatch) -> Tensor:
@@ -83,7 +86,7 @@ def unpadded(name: str, value: Tensor, features: FeatureBatch) -> Tensor:
         name: field of ModelOutputs.
         value: the output [batch, ...], or only its first rows (residues of pairs, sequences of the
             MSA).
-        features: the batch at the recycling iteration of the output.
+        features: the batch at the pass that computed the output.
     """
     if value.ndim < 2:
         return value.flatten()

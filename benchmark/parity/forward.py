@@ -29,8 +29,8 @@ from openfold_opt.parallel.gradients import average_gradients
 from openfold_opt.protein.features import FEATURES
 
 ZERO_GRADIENTS = ("msa_att_row.layer_norm_z.bias", "ipa.linear_b.bias")
-"""Parameters that add a constant to all attention logits of a row, which the softmax removes. Their
-gradient is zero; golden files contain rounding errors."""
+"""Ends of the names of parameters that add a constant to all attention logits of a row, which the
+softmax removes. Their gradient is zero; golden files contain rounding errors."""
 
 
 def compare_forward(
@@ -56,14 +56,14 @@ def compare_forward(
 def compare_single_pass(
     golden: GoldenDirectory, model: AlphaFold, plan: ExecutionPlan
 ) -> list[Comparison]:
-    """Compare the outputs of one iteration, without recycling, on the last slice of the batch."""
+    """Compare the outputs of a single pass on the features of the last pass of the batch."""
     last = golden.batch.num_passes - 1
-    cut = {
+    last_features = {
         name: getattr(golden.batch, name)[:, last:]
         for name, spec in FEATURES.items()
         if spec.per_pass
     }
-    batch = dataclasses.replace(golden.batch, **cut)
+    batch = dataclasses.replace(golden.batch, **last_features)
     with torch.no_grad():
         outputs = model(batch, plan, num_recycling_iterations=0)
     return compare_outputs(
@@ -77,7 +77,7 @@ def compare_single_pass(
 def compare_outputs(
     section: str, outputs: ModelOutputs, expected: Mapping[str, Tensor], features: FeatureBatch
 ) -> list[Comparison]:
-    """Compare each stored output. If only a part is stored (model_full), compare that part."""
+    """Compare each stored output. model_full stores only the first rows of large ones."""
     comparisons = []
     for name, value in expected.items():
         ours = getattr(outputs, name, None)
@@ -133,6 +133,7 @@ def _compare_gradients(
         name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         for name, parameter in model.named_parameters()
     }
+    # Under DAP, the gradient is the mean over the ranks, as in training.
     for gradient in ours.values():
         average_gradients(gradient.view(-1), plan.dap, bucket_bytes=gradient.nbytes)
     known = [name for name in expected if name in ours]

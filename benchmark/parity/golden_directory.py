@@ -59,7 +59,7 @@ class GoldenDirectory:
     """Content of config.json; None means the sizes of the benchmark."""
     model_config: ModelConfig
     weights: dict[str, Tensor]
-    """In the order of the checkpoint."""
+    """Name -> weight, in the order of the MLCommons checkpoint."""
     batch: FeatureBatch
     results: Mapping[str, Any]
     """Content of results.json."""
@@ -106,7 +106,7 @@ def load_golden_directory(path: Path) -> GoldenDirectory:
 
 
 def weights_from_names(table: Path) -> dict[str, Tensor]:
-    """Return weights that are derived from their names.
+    """Return pseudorandom weights, each seeded with its name. Large models are stored without any.
 
     table: a file with lines of name, tab, shape as 2x3.
     """
@@ -130,7 +130,7 @@ def weights_from_names(table: Path) -> dict[str, Tensor]:
 
 
 def _weight_from_name(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the float32 weight of a name by the rule of golden/README.md."""
+    """Return the float32 weight of a name by the rule in the README.md of the golden results."""
     generator = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
     normal = generator.standard_normal(shape, dtype=np.float32)
     if "layer_norm" in name and name.endswith("weight"):
@@ -151,9 +151,9 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _read_batch(path: Path) -> FeatureBatch:
-    """Read the batch, whose last dim is the recycling iteration.
+    """Read the batch, in which the last dim of every feature is the pass.
 
-    Raises GoldenDirectoryError if a feature that our batch shares differs between iterations.
+    Raises GoldenDirectoryError if a feature differs between passes and our batch has it only once.
     """
     arrays = _read_npz(path)
     missing = [name for name in FEATURES if name not in arrays]

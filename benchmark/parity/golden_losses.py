@@ -90,8 +90,8 @@ _TERMS = {
 def loss_config(golden: Mapping[str, Any] | None) -> LossConfig:
     """Return the losses of a golden config.json, or of initial training if golden is None.
 
-    Every term is computed. Raises ValueError if a field is missing, or has a value that our losses
-    do not support.
+    Every term is computed, also if its weight is 0. Raises ValueError if a field is missing, or has
+    a value that our losses do not support.
     """
     if golden is None:
         return replace(LossConfig.initial_training(), report_zero_weight_violation=True)

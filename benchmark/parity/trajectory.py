@@ -1,4 +1,4 @@
-"""Compare optimizer steps: from the initial weights, and resumed from a stored state."""
+"""Compare optimizer steps: from the initial weights, and resumed from a checkpoint."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ from openfold_opt.train.step import MicroBatch, StepConfig, StepMetrics, TrainSt
 SCHEDULE = ScheduleConfig(warmup_steps=3)
 """Schedule of the stored trajectory: learning rate 1e-5 to 1e-3 in the warm-up."""
 NUM_CLOSE_STEPS = 4
-"""Number of steps after a stored state in which rounding differences stay small."""
+"""Number of steps after a stored state (initial weights or a checkpoint) in which rounding
+differences stay small."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,7 +131,7 @@ def _train_step(
     plan: ExecutionPlan,
     context: ParallelContext,
 ) -> TrainStep:
-    """Return a step on the stored weights with the configured optimizer, without dropout."""
+    """Return a TrainStep at the initial weights with the configured optimizer, without dropout."""
     model = AlphaFold(golden.model_config)
     load_weights(model, golden.weights, source=str(golden.path))
     config = golden.config or {}
@@ -148,7 +149,7 @@ def _train_step(
 
 
 def _load_stored_state(train_step: TrainStep, stored: StoredState, average: Tensor) -> None:
-    """Load the stored state. average: [buffer.size] float32, after the same step."""
+    """Load the stored state. average: the running average after the same step."""
     try:
         load_weights(train_step.model, stored.parameters, source=str(stored.path))
         train_step.optimizer.load_state_dict(stored.optimizer)

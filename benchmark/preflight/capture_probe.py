@@ -55,20 +55,20 @@ def small_config(config: RunConfig) -> RunConfig:
 
 
 def probe(config: RunConfig, device: torch.device, recorder: Recorder) -> None:
-    """Compare replayed steps with eager steps.
+    """Compare replayed steps with eager steps, with 1 and with 0 recycling iterations.
 
     Raises ValueError if a step cannot be captured or if a replay differs from an eager step.
     """
     recorded, eager = _new_step(config, device), _new_step(config, device)
     graphs = StepGraphs(recorded, recorder, micro_batch=synthetic_micro_batch(config, device, 0))
-    for passes in (1, 0):
-        graphs.warm_up_run(passes)
-    for passes in (1, 0):
-        graphs.record(passes)
+    for iterations in (1, 0):
+        graphs.warm_up_run(iterations)
+    for iterations in (1, 0):
+        graphs.record(iterations)
     _copy_state(eager, recorded)
     try:
-        for passes in (1, 0):
-            _compare(config, device, graphs, eager, passes)
+        for iterations in (1, 0):
+            _compare(config, device, graphs, eager, iterations)
     finally:
         graphs.release()
 
@@ -83,18 +83,18 @@ def _copy_state(source: TrainStep, target: TrainStep) -> None:
 
 
 def _compare(
-    config: RunConfig, device: torch.device, graphs: StepGraphs, eager: TrainStep, passes: int
+    config: RunConfig, device: torch.device, graphs: StepGraphs, eager: TrainStep, iterations: int
 ) -> None:
     batches = [synthetic_micro_batch(config, device, n) for n in range(config.accumulation)]
     rate = learning_rate(config.schedule, 1)
     found, expected = (
-        runner.run(batches, step=1, learning_rate=rate, num_recycling_iterations=passes).read()
+        runner.run(batches, step=1, learning_rate=rate, num_recycling_iterations=iterations).read()
         for runner in (graphs, eager)
     )
     is_close = math.isclose(found.loss, expected.loss, rel_tol=LOSS_TOLERANCE)
     if not (found.is_applied and expected.is_applied and is_close):
         raise ValueError(
-            f"a replayed step with {passes} recycling iterations has loss {found.loss:g} and "
+            f"a replayed step with {iterations} recycling iterations has loss {found.loss:g} and "
             f"gradient norm {found.gradient_norm:g}, an eager one {expected.loss:g} and "
             f"{expected.gradient_norm:g}; set cuda_graphs=False in the preset, and report this"
         )

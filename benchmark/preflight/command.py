@@ -34,6 +34,7 @@ from openfold_opt.train.config import RunConfig
 from openfold_opt.train.global_batch import check_global_batch
 
 MAX_NAMED_HOSTS = 8
+"""Largest number of hosts to name in a line of output."""
 
 
 def add_parser(subparsers) -> None:
@@ -41,10 +42,11 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "preflight",
         help="check data, checkpoint, disk, nodes and GPUs before a run",
-        description="Check the index of the data set and the record of `data_prep verify`, the "
-        "initial checkpoint, environment, free space, GPUs, the capture of a CUDA graph if the "
-        "preset uses any, that all nodes answer, and the bandwidth between them. Start it on all "
-        "ranks like the run (srun, torchrun). It prints a line for each check and reads no shard. "
+        description="Check the index of the data set, the record of `data_prep verify`, the "
+        "initial checkpoint, environment, free space and GPUs; capture a CUDA graph if the preset "
+        "uses any; check that all ranks answer, and measure the bandwidth between them. Start it "
+        "on all ranks like the run (srun, torchrun). It prints a line for each check and reads no "
+        "shard. "
         "The exit code is 0 if all checks pass, else 1.",
     )
     parser.add_argument(
@@ -124,10 +126,10 @@ def run(args: argparse.Namespace) -> int:
         return _first_rank(args, config, launch, rendezvous, own)
     rendezvous.publish(own)
     try:
-        does_communicate = rendezvous.read()
+        measures_bandwidth = rendezvous.read_decision()
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
-    if does_communicate:
+    if measures_bandwidth:
         rendezvous.all_reduce_gb_per_second(
             resolve_device(config.device, local_rank=launch.local_rank)
         )
@@ -168,6 +170,7 @@ def _first_rank(
     rendezvous: Rendezvous,
     own: Answer,
 ) -> int:
+    """Check the job, collect the answers of all ranks, print, and return the exit code."""
     job = [
         check_ranks(config, launch.world_size),
         *check_data(config, args.data_dir),
@@ -202,6 +205,7 @@ def _first_rank(
 def _measure(
     args: argparse.Namespace, config: RunConfig, launch: LaunchInfo, rendezvous: Rendezvous
 ) -> Finding:
+    """Measure the bandwidth together with all other ranks, and check it."""
     device = resolve_device(config.device, local_rank=launch.local_rank)
     rendezvous.decide(True)
     rate = rendezvous.all_reduce_gb_per_second(device)
@@ -211,7 +215,7 @@ def _measure(
 
 
 def _check_equal_nodes(nodes: Mapping[str, Sequence[Finding]]) -> list[Finding]:
-    """Return a failure for versions and for data that differ between nodes."""
+    """Return failures for versions and for shards that differ between nodes."""
     failures = []
     for name in ("environment", "shards"):
         texts = {
@@ -232,7 +236,7 @@ def _check_equal_nodes(nodes: Mapping[str, Sequence[Finding]]) -> list[Finding]:
 
 
 def lines_by_host(findings: Mapping[str, Sequence[Finding]]) -> list[str]:
-    """Return a line per finding, with the names of the hosts if not all hosts have it.
+    """Return a line per finding, with the names of the hosts unless all hosts have it.
 
     findings: host name -> findings of this node.
     """

@@ -1,4 +1,4 @@
-"""Checks of the first rank for the whole job, on files that all nodes share."""
+"""Checks that the first rank makes for the whole job, on files that all nodes share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOG_BYTES_PER_RUN = 64 * 2**20
 
 
 def check_ranks(config: RunConfig, num_ranks: int) -> Finding:
-    """Check that the preset can use this number of ranks, and report the batch."""
+    """Check that the preset can use this number of ranks, and report the global batch size."""
     try:
         fitted = check_global_batch(config, num_ranks)
         num_training = count_training_ranks(config.parallel, num_ranks)
@@ -50,9 +50,9 @@ def check_ranks(config: RunConfig, num_ranks: int) -> Finding:
 
 
 def check_data(config: RunConfig, data_dir: Path) -> list[Finding]:
-    """Check the index, its record of `data_prep verify`, and the chains that the preset selects.
+    """Check the index, the record that `data_prep verify` left, and the chains of the preset.
 
-    No shard is read; `data_prep verify` hashes them.
+    No shard is read, because `data_prep verify` has hashed them.
     """
     try:
         index = ShardIndex.load(data_dir)
@@ -104,14 +104,14 @@ def _check_verified(index: ShardIndex, data_dir: Path) -> Finding:
 
 
 def check_checkpoint(config: RunConfig, path: Path | None) -> Finding:
-    """Check the initial weights, and their SHA-256 if the preset fixes it."""
+    """Check the initial weights, and their SHA-256 if the preset specifies it."""
     name, expected = "initial checkpoint", config.init_checkpoint_sha256
     if path is None:
         if expected is None:
             return Finding(state=PASS, subject=name, text="none: random weights")
         text = (
             f"none given, expected the file of sha256 {expected} (python -m data_prep download): "
-            "name it by INIT_CHECKPOINT"
+            "set INIT_CHECKPOINT to its path"
         )
         return Finding(state=FAIL, subject=name, text=text)
     if path.is_dir() and expected is None:
@@ -139,11 +139,11 @@ def check_checkpoint(config: RunConfig, path: Path | None) -> Finding:
 
 def _check_run_directory(path: Path) -> Finding:
     records = CheckpointStore(path / CHECKPOINT_FOLDER, CheckpointConfig()).records()
-    whole = [record.step for record in records if record.content is not None]
-    if not whole:
+    complete = [record.step for record in records if record.content is not None]
+    if not complete:
         text = f"{path} has no checkpoint of a run; correct INIT_CHECKPOINT"
         return Finding(state=FAIL, subject="initial checkpoint", text=text)
-    text = f"{path}: the run's checkpoint of step {whole[-1]}"
+    text = f"{path}: the run's checkpoint of step {complete[-1]}"
     return Finding(state=PASS, subject="initial checkpoint", text=text)
 
 

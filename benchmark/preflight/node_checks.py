@@ -31,7 +31,7 @@ class Accelerators:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedAccelerators:
-    """GPUs of a node as the configuration of the system states them."""
+    """Requirements on the GPUs of a node, from the options of `preflight`."""
 
     count: int
     name: str = ""

@@ -18,9 +18,10 @@ from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.parallel.store import open_store, read_keys
 
 MESSAGE_BYTES = {"cuda": 2**28, "cpu": 2**24}
-"""Bytes of the all-reduce by device type: similar to the gradients of the benchmark (373 MB) and of
-the demo."""
+"""Bytes of the all-reduce by device type: about the size of the gradients of the benchmark (373 MB)
+and of the demo."""
 REPEATS = 5
+"""Timed all-reduces, in addition to the first, which opens connections. The median ignores it."""
 LEAVE_SECONDS = 60.0
 """Limit for the first rank to wait until the others leave, as one of them may have died."""
 
@@ -46,7 +47,7 @@ class Answer:
 
 
 class Rendezvous:
-    """The store through which ranks publish findings and rank 0 publishes its decision.
+    """The store in which the ranks publish their findings, and rank 0 whether to measure bandwidth.
 
     Raises ValueError if the first rank cannot be reached.
     """
@@ -78,7 +79,7 @@ class Rendezvous:
         return answers
 
     def _are_written(self, writers: dict[str, int], timeout_seconds: float) -> bool:
-        """Wait for keys. Return whether all exist in time."""
+        """Wait for the keys of `writers`, key -> rank. Return whether all exist in time."""
         try:
             read_keys(
                 self._store, writers, self._launch, timeout=timedelta(seconds=timeout_seconds)
@@ -87,21 +88,20 @@ class Rendezvous:
             return False
         return True
 
-    def decide(self, does_communicate: bool) -> None:
+    def decide(self, measures_bandwidth: bool) -> None:
         """Publish whether the ranks measure the bandwidth; called on the first rank."""
         if self._store is not None:
-            self._store.set("go on", "yes" if does_communicate else "no")
+            self._store.set("measure", "yes" if measures_bandwidth else "no")
 
-    def read(self) -> bool:
+    def read_decision(self) -> bool:
         """Return the decision of the first rank; called on the other ranks.
 
         The limit is longer than that of the first rank, which waits for all answers. Raises
         ValueError if there is no decision in that time.
         """
         timeout = timedelta(seconds=2 * self._timeout_seconds + 60)
-        return (
-            read_keys(self._store, {"go on": 0}, self._launch, timeout=timeout)["go on"] == b"yes"
-        )
+        values = read_keys(self._store, {"measure": 0}, self._launch, timeout=timeout)
+        return values["measure"] == b"yes"
 
     def leave(self) -> None:
         """Leave; the first rank, which hosts the store, waits for the others."""
@@ -135,6 +135,7 @@ class Rendezvous:
             seconds = statistics.median(_timed_all_reduce(message) for _ in range(REPEATS + 1))
             slowest = torch.tensor([seconds], device=device)
             dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
+            # In a ring, a rank sends 2 (n - 1) / n of the message, which has 4 bytes per element.
             sent = 2 * (launch.world_size - 1) / launch.world_size * 4 * message.numel()
             return sent / slowest.item() / 1e9
         finally:

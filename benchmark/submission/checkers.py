@@ -1,10 +1,10 @@
 """Run mlperf-logging's checkers on a copy of a submission, each in a separate process.
 
-Only the RCP checker's exit code is its result (4.1.68). The package, repository and system
-description checkers always exit with 0 (the function of the repository checker returns False in
-either case), and the summarizer prints titles without a table. Results are therefore read from the
-final messages, and scores from the summarizer's CSV. The package checker and the summarizer write
-scaling.json next to the logs, which only the review committee may add, so all of them run on a
+In mlperf-logging 4.1.68, only the exit code of the RCP checker (reference convergence points) says
+whether the check passed. The package, repository and system description checkers always exit with
+0, and the summarizer prints titles without a table. Results are therefore read from the final
+messages, and scores from the summarizer's CSV. The package checker and the summarizer write
+scaling.json next to the logs, which only the review committee may add, so all checkers run on a
 copy.
 """
 
@@ -96,6 +96,7 @@ class Checkers:
         return output
 
     def _result(self, subject: str, output: Output, *, passed: str, remedy: str) -> Finding:
+        """Return the finding about a check; `passed` is its message of success."""
         if output.exit_code == 0 and passed in output.text:
             return Finding(state=PASS, subject=subject, text="mlperf-logging accepts it")
         return Finding(state=FAIL, subject=subject, text=output.errors(), remedy=remedy)
@@ -127,7 +128,7 @@ class Checkers:
     def _reference_convergence(self) -> Finding:
         """Run the RCP checker, which only the closed division requires.
 
-        It compares the samples to converge with those of the MLCommons reference.
+        It compares the number of samples until the target with that of the MLCommons reference.
         """
         folder = Path(self._package.submitter, self._package.results_folder)
         output = self._run(
@@ -154,7 +155,7 @@ class Checkers:
         )
 
     def _summary(self) -> Finding:
-        """Compute the score with mlperf-logging. Uses scaling.json of the package checker."""
+        """Compute the score with mlperf-logging. Needs scaling.json of the package checker."""
         output = self._run(
             "result_summarizer", self._package.submitter, USAGE, RULESET, "--csv", "summary.csv"
         )

@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from benchmark.code_revision import DIRTY_MARK, digest_files, is_code
 from benchmark.command_line import BenchmarkError
 
-COMMIT_LETTERS = 12
+COMMIT_DIGITS = 12
+"""Hexadecimal digits of a commit in the name of the code's folder."""
 
 
 def resolve_commit(checkout: Path, revision: str) -> str:
@@ -36,7 +37,7 @@ def has_file(checkout: Path, commit: str, name: str) -> bool:
 
 
 def commit_digest(checkout: Path, commit: str) -> str:
-    """Return the digest that `code_digest` computes in a clean checkout of a commit."""
+    """Return the SHA-256 that `code_digest` computes in a clean checkout of a commit."""
     with _open_commit(checkout, commit) as tar:
         members = [member for member in tar if member.isfile() and is_code(member.name)]
         return digest_files((member.name, tar.extractfile(member).read()) for member in members)

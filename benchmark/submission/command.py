@@ -59,7 +59,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--throughput",
         action="store_true",
-        help="the runs were concurrent instances (results/<system>/weak)",
+        help="the runs are concurrent instances of a throughput result (results/<system>/weak)",
     )
     parser.add_argument(
         "--include",

@@ -1,4 +1,4 @@
-"""Check that the logs are different runs of one system, one commit and one configuration.
+"""Check that the logs are of different runs of one system, one commit and one configuration.
 
 mlperf-logging's checkers do not check this.
 """
@@ -153,8 +153,8 @@ def _check_configuration(runs: Sequence[SubmittedRun]) -> Finding:
     # List differences of the logs, which MLCommons sees, before those of config.json.
     for key in sorted(keys, key=lambda key: (RECORD_FILE in key, key)):
         # Logs without config.json do not have its values.
-        having = [run for run in runs if RECORD_FILE not in key or run.name in recorded]
-        groups = _group(having, lambda run, key=key: values_of[run.name].get(key))
+        comparable = [run for run in runs if RECORD_FILE not in key or run.name in recorded]
+        groups = _group(comparable, lambda run, key=key: values_of[run.name].get(key))
         if len(groups) > 1:
             lines.append(
                 f"{key}: "
@@ -321,7 +321,7 @@ def _check_caches(runs: Sequence[SubmittedRun]) -> list[Finding]:
 def _group(
     runs: Sequence[SubmittedRun], value_of: Callable[[SubmittedRun], object]
 ) -> dict[str, list[str]]:
-    """Return value as JSON -> names of the logs that have it."""
+    """Return value as JSON ("null" for None) -> names of the logs that have it."""
     groups: dict[str, list[str]] = defaultdict(list)
     for run in runs:
         groups[json.dumps(value_of(run), sort_keys=True)].append(run.name)

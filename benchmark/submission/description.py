@@ -76,7 +76,7 @@ RECOMMENDED = (
     "host_memory_configuration",
     "cooling",
 )
-"""Keys that the rules require, but that systems of HPC v3.0 were published without."""
+"""Keys that the rules require, but that are empty in some published results of HPC v3.0."""
 
 RECOMMENDED_OF_ACCELERATORS = (
     "accelerator_host_interconnect",
@@ -85,7 +85,7 @@ RECOMMENDED_OF_ACCELERATORS = (
 )
 
 WHOLE_NUMBERS = ("number_of_nodes", "host_processors_per_node", "accelerators_per_node")
-"""mlperf-logging's summarizer multiplies them."""
+"""Keys whose values must be integers, because mlperf-logging's summarizer multiplies them."""
 
 CHOICES = {
     "division": ("closed", "open"),
@@ -162,7 +162,7 @@ def check_description(content: Mapping[str, object]) -> list[Finding]:
     if empty:
         text = "\n".join(
             [
-                "these keys are empty; the rules require them, but systems were published without:",
+                "these keys are empty; the rules require them, but published results lack some:",
                 *empty,
             ]
         )

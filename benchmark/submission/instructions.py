@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+# Parts of the scripts. `code` is the folder of the code. {{ and }} are braces of the shell where
+# str.format fills in fields.
 SCRIPT_START = """#!/usr/bin/env bash
 # {purpose}
 set -euo pipefail
@@ -34,7 +36,7 @@ prepare_environment run
     --alignments "$data/open_protein_set/processed" --out "$data/shards"
 """
 
-EMBEDDED_DATASETS = """echo "preset {preset}: run_and_time.sh creates its data before the run"
+SYNTHETIC_DATASETS = """echo "preset {preset}: run_and_time.sh creates its data before the run"
 """
 
 RUN = """exec "$code/run_and_time.sh" {preset}"$@"
@@ -83,7 +85,7 @@ def write_instructions(
         extra_names: Further files of the folder, for the README to list.
     """
     preset = str(record["preset"]) if record and "preset" in record else ""
-    is_embedded = preset == "demo" or preset.startswith("demo_")
+    is_synthetic = preset == "demo" or preset.startswith("demo_")
     content = (
         _without_host(record)
         if record
@@ -91,7 +93,7 @@ def write_instructions(
     )
     record_file = folder / f"{system}_{implementation}.json"
     record_file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    _write_scripts(folder, implementation=implementation, preset=preset, is_embedded=is_embedded)
+    _write_scripts(folder, implementation=implementation, preset=preset, is_synthetic=is_synthetic)
     text = README.format(
         system=system,
         implementation=implementation,
@@ -101,14 +103,14 @@ def write_instructions(
         else "the runs have no record",
         extra_rows="".join(f"| `{name}` | added by the site |\n" for name in extra_names),
         **_system_fields(description),
-        **_data_fields(preset, is_embedded=is_embedded),
+        **_data_fields(preset, is_synthetic=is_synthetic),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def _write_scripts(folder: Path, *, implementation: str, preset: str, is_embedded: bool) -> None:
+def _write_scripts(folder: Path, *, implementation: str, preset: str, is_synthetic: bool) -> None:
     find_code = FIND_CODE.format(implementation=implementation)
-    datasets = EMBEDDED_DATASETS.format(preset=preset) if is_embedded else find_code + DATASETS
+    datasets = SYNTHETIC_DATASETS.format(preset=preset) if is_synthetic else find_code + DATASETS
     timed_run = find_code + RUN.format(preset=f"--preset {preset} " if preset else "")
     scripts = {
         "setup.sh": ("Install the software of the runs.", find_code + SETUP),
@@ -136,15 +138,15 @@ def _system_fields(description: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def _data_fields(preset: str, *, is_embedded: bool) -> dict[str, str]:
+def _data_fields(preset: str, *, is_synthetic: bool) -> dict[str, str]:
     """Return the fields of README that depend on the preset and its data."""
     arguments = "" if preset else "--preset PRESET "
-    if not is_embedded:
+    if not is_synthetic:
         arguments += f"--data-dir DIR/shards --init-checkpoint DIR/{CHECKPOINT} "
     return {
-        "data_argument": "" if is_embedded else " DIR",
-        "data_text": "does nothing: the data is embedded"
-        if is_embedded
+        "data_argument": "" if is_synthetic else " DIR",
+        "data_text": "does nothing: `run_and_time.sh` creates synthetic data"
+        if is_synthetic
         else "downloads the data set and the initial checkpoint, and makes shards",
         "run_text": f"preset `{preset}`" if preset else "give the preset with `--preset`",
         "arguments": f"{arguments}--output-dir RUN_1",

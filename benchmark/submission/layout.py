@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmark.command_line import BenchmarkError
 from benchmark.run.output_directory import POWER_FOLDER
-from benchmark.submission.code import COMMIT_LETTERS, unpack_commit
+from benchmark.submission.code import COMMIT_DIGITS, unpack_commit
 from benchmark.submission.instructions import write_instructions
 from benchmark.submission.submitted_run import SubmittedRun
 
@@ -50,7 +50,7 @@ class Package:
     @property
     def implementation(self) -> str:
         """Name of the code's folder, one for each commit."""
-        return f"openfold_opt_{self.commit[:COMMIT_LETTERS]}"
+        return f"openfold_opt_{self.commit[:COMMIT_DIGITS]}"
 
     @property
     def results_folder(self) -> Path:
@@ -96,7 +96,10 @@ def _check_target(package: Package, target: Path, *, replace: bool) -> None:
 
 
 def _move(folder: Path, target: Path, *, aside: Path) -> None:
-    """Replace target by folder; on an error, restore target."""
+    """Replace target by folder; on an error, restore target.
+
+    aside: path to which target is moved in between.
+    """
     if not target.exists():
         folder.rename(target)
         return
@@ -109,6 +112,7 @@ def _move(folder: Path, target: Path, *, aside: Path) -> None:
 
 
 def _write(package: Package, folder: Path, *, checkout: Path) -> None:
+    """Write the package into the submitter's folder, in which other systems may be."""
     systems = folder / "systems"
     systems.mkdir(parents=True, exist_ok=True)
     (systems / f"{package.system}.json").write_text(

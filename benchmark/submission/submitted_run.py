@@ -71,7 +71,7 @@ class SubmittedRun:
 
 
 def find_runs(paths: Sequence[Path]) -> list[SubmittedRun]:
-    """Return the runs of logs and directories, in the order given.
+    """Return the runs whose logs are in `paths` (logs or directories), in the order given.
 
     The logs of a directory are its mlperf.log, or else its result_<i>.txt, or else every mlperf.log
     below it in natural order.
