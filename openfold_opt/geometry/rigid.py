@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from types import EllipsisType
 
 import torch
 from torch import Tensor
+
+Index = int | slice | EllipsisType | Tensor | None
 
 
 def matrix_multiply(a: Tensor, b: Tensor) -> Tensor:
@@ -106,7 +108,7 @@ class Rigid:
             self.translation.unsqueeze(dim if dim >= 0 else dim - 1),
         )
 
-    def __getitem__(self, index: Any) -> Rigid:
+    def __getitem__(self, index: Index | tuple[Index, ...]) -> Rigid:
         """Index the leading dims."""
         index = index if isinstance(index, tuple) else (index,)
         return Rigid(

@@ -12,7 +12,6 @@ import os
 import pickle
 import socket
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +27,7 @@ def channel_pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def send_arrays(channel: socket.socket, message: Any, arrays: dict[str, np.ndarray]) -> None:
+def send_arrays(channel: socket.socket, message: object, arrays: dict[str, np.ndarray]) -> None:
     """Send a small picklable message and named arrays.
 
     Raises:
@@ -39,7 +38,7 @@ def send_arrays(channel: socket.socket, message: Any, arrays: dict[str, np.ndarr
 
 
 def send_arrays_to_all(
-    channels: Sequence[socket.socket], message: Any, arrays: dict[str, np.ndarray]
+    channels: Sequence[socket.socket], message: object, arrays: dict[str, np.ndarray]
 ) -> None:
     """Send like `send_arrays` to several receivers.
 
@@ -68,7 +67,7 @@ def send_arrays_to_all(
         os.close(descriptor)
 
 
-def receive_arrays(channel: socket.socket) -> tuple[Any, dict[str, np.ndarray]]:
+def receive_arrays(channel: socket.socket) -> tuple[object, dict[str, np.ndarray]]:
     """Receive a message and its arrays.
 
     The shared memory is freed when the last of the arrays is freed.

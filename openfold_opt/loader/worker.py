@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -32,7 +32,7 @@ _PR_SET_PDEATHSIG = 1
 class Task(Protocol):
     """The work of a worker. Must be picklable, because it is sent to another process."""
 
-    def __call__(self, position: int) -> tuple[Any, WireFeatures]:
+    def __call__(self, position: int) -> tuple[object, WireFeatures]:
         """Prepare batch number `position`; return a small picklable description and its arrays."""
 
     def describe(self, position: int) -> str:

@@ -21,9 +21,9 @@ Every feature is padded with zeros; the masks are 0 there. Residue classes: 0..1
 deleted residues is 2/pi atan(n / 3).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
@@ -266,7 +266,16 @@ FEATURES: dict[str, FeatureSpec] = _table()
 """All model features by name, in the order of the fields of a batch."""
 
 
-def check_features(features: Mapping[str, Any], *, batched: bool) -> dict[str, int]:
+class Array(Protocol):
+    """A NumPy array or a torch tensor."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+    @property
+    def dtype(self) -> object: ...
+
+
+def check_features(features: Mapping[str, Array], *, batched: bool) -> dict[str, int]:
     """Check the names, dtypes and shapes of all model features against the table.
 
     A symbolic dim must have the same size in all features.
@@ -301,7 +310,7 @@ def check_features(features: Mapping[str, Any], *, batched: bool) -> dict[str, i
     return sizes
 
 
-def _check_dtype(spec: FeatureSpec, array: Any) -> None:
+def _check_dtype(spec: FeatureSpec, array: Array) -> None:
     # str() of a torch dtype is "torch.float32". Comparing names avoids an import of torch.
     found = str(array.dtype).removeprefix("torch.")
     if found != spec.dtype.name:

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from openfold_opt.kernels.interface import KernelConfig
 from openfold_opt.loader.config import DataConfig, LoaderConfig
@@ -21,6 +21,9 @@ from openfold_opt.train.optim.adam import OptimizerConfig
 from openfold_opt.train.optim.lr_schedule import ScheduleConfig
 from openfold_opt.train.optim.weight_average import WeightAverageConfig
 from openfold_opt.train.precision import Precision, check_precision
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 CATEGORIES = ("mathematical", "free", "implementation")
 """A field is fixed by the mathematics, free to tune, or without effect on the mathematics."""
@@ -132,7 +135,7 @@ class ConfigField:
     """One of CATEGORIES."""
 
 
-def config_fields(config: Any, *, prefix: str = "") -> Iterator[ConfigField]:
+def config_fields(config: DataclassInstance, *, prefix: str = "") -> Iterator[ConfigField]:
     """Yield all leaves of a tree of config dataclasses, in the order of their definition.
 
     Either a class has a category for all of its fields, or each field has its own. A new field
@@ -144,7 +147,7 @@ def config_fields(config: Any, *, prefix: str = "") -> Iterator[ConfigField]:
     class_category = getattr(type(config), "category", None)
     for item in dataclasses.fields(config):
         value, path = getattr(config, item.name), prefix + item.name
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
             yield from config_fields(value, prefix=path + ".")
             continue
         category = item.metadata.get("category", class_category)
@@ -161,7 +164,7 @@ def config_fields(config: Any, *, prefix: str = "") -> Iterator[ConfigField]:
         yield ConfigField(path=path, value=value, category=category)
 
 
-def config_as_dict(config: Any) -> dict[str, Any]:
+def config_as_dict(config: DataclassInstance) -> dict[str, object]:
     """Return the tree as nested dicts of values that JSON can store."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
 

@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Protocol, TextIO
 
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.dataset_split import name_chains
@@ -266,7 +266,7 @@ class CompositeObserver:
             raise AttributeError(event)
         receivers = [getattr(observer, event) for observer in self._observers]
 
-        def send(*args: Any, **kwargs: Any) -> None:
+        def send(*args: object, **kwargs: object) -> None:
             for receiver in receivers:
                 receiver(*args, **kwargs)
 

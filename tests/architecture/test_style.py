@@ -3,6 +3,7 @@
 import ast
 import io
 import pathlib
+import re
 import tokenize
 
 import pytest
@@ -196,3 +197,27 @@ def test_helpers_of_tests_are_in_support():
         is_test = path.name.startswith("test_") or path.name == "conftest.py"
         is_program = 'if __name__ == "__main__":' in path.read_text(encoding="utf-8")
         assert is_test or is_program or path.parent.name == "support", path
+
+
+# Functions of openfold_opt whose signature may have Any: torch's state dicts.
+STATE_DICT_FUNCTIONS = {
+    "adam_state_dict",
+    "load_file",
+    "load_state_dict",
+    "mlcommons_form",
+    "_restore_weights",
+}
+
+
+@pytest.mark.parametrize("path", python_files("openfold_opt"), ids=name_of)
+def test_signatures_have_types(path):
+    """`Any` is only for the context of an autograd function and for state dicts."""
+    for function in functions_of(parsed(path)):
+        arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+        arguments += [x for x in (function.args.vararg, function.args.kwarg) if x is not None]
+        annotations = [x.annotation for x in arguments if x.arg != "ctx"] + [function.returns]
+        text = " ".join(ast.unparse(x) for x in annotations if x is not None)
+        has_any = re.search(r"\bAny\b", text) is not None
+        assert not has_any or function.name in STATE_DICT_FUNCTIONS, (
+            f"{function.name} (line {function.lineno}): {text}"
+        )

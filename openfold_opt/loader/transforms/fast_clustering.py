@@ -10,10 +10,10 @@ clusters.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numba
 import numpy as np
+from numba.core.typing import Signature
 
 from openfold_opt.loader.transforms.msa_features import NUM_AGREEING_CLASSES
 from openfold_opt.protein.hhblits_alphabet import NUM_TOKENS
@@ -30,7 +30,7 @@ _COLUMNS = numba.types.Array(numba.uint8, 2, "A", readonly=True)
 _WORD = np.uint64
 
 
-def compiled(signature: Any) -> Callable[[Callable], Callable]:
+def compiled(signature: Signature) -> Callable[[Callable], Callable]:
     """Return a decorator that compiles a function for the given argument types on import.
 
     Compilation thus happens before any timing starts, and forked workers inherit the result. numba

@@ -61,7 +61,7 @@ class Progress:
 
 
 def take_snapshot(
-    train_step: TrainStep, progress: Progress, identity: RunIdentity, *, facts: Mapping[str, Any]
+    train_step: TrainStep, progress: Progress, identity: RunIdentity, *, facts: Mapping[str, object]
 ) -> Snapshot:
     """Return a copy, on the CPU, of everything that a step changes.
 

@@ -8,15 +8,15 @@ backward pass, once for all graphs, and eager work frees its memory before the f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from openfold_opt.kernels.interface import KernelConfig
+from openfold_opt.kernels.interface import KernelConfig, KernelSet
 from openfold_opt.kernels.select import build_kernel_set, uses_triton
 from openfold_opt.kernels.workspace import FUSED_NAMESPACE
 from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
@@ -105,7 +105,7 @@ def _count_blocks(config: RunConfig, kernels: KernelConfig) -> NodeCounts:
 
 
 def _count_work(
-    work: Callable[[ExecutionPlan], None], kernels: Any, dap_size: int, has_triton: bool
+    work: Callable[[ExecutionPlan], None], kernels: KernelSet, dap_size: int, has_triton: bool
 ) -> int:
     """Count kernel launches and collectives of work on meta tensors."""
     counter = LaunchCounter()
@@ -138,14 +138,18 @@ class LaunchCounter(TorchDispatchMode):
         self.count += 1
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
+        self,
+        func: OpOverload,
+        types: Sequence[type],
+        args: tuple = (),
+        kwargs: dict | None = None,
+    ) -> object:
         if func.namespace != FUSED_NAMESPACE and not launches_nothing(func):
             self.add()
         return func(*args, **(kwargs or {}))
 
 
-def launches_nothing(func: Any) -> bool:
+def launches_nothing(func: OpOverload) -> bool:
     """Return whether an operator only creates a view or allocates memory."""
     returns = func._schema.returns
     is_view = any(x.alias_info is not None and not x.alias_info.is_write for x in returns)
