@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def printable(path: object) -> str:
+def escaped(path: object) -> str:
     """Return a path as text that can be encoded as UTF-8.
 
     Bytes of a file name that are not UTF-8 become escapes such as `\\xe9`.
@@ -23,7 +23,7 @@ class CannotRead(DataPrepError):
 
     def __init__(self, path: object, reason: str) -> None:
         super().__init__(
-            f"cannot read {printable(path)}: {reason}; repair this and run the same command again"
+            f"cannot read {escaped(path)}: {reason}; repair this and run the same command again"
         )
 
 
@@ -35,7 +35,7 @@ class BrokenFile(ValueError):
     """
 
     def __init__(self, path: object, message: str, *, line: int | None = None) -> None:
-        super().__init__(f"{printable(path)}{'' if line is None else f':{line}'}: {message}")
+        super().__init__(f"{escaped(path)}{'' if line is None else f':{line}'}: {message}")
 
 
 class EntryRejected(ValueError):

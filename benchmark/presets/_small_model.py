@@ -58,7 +58,7 @@ def small_model() -> ModelConfig:
     )
 
 
-def deep_structure_model() -> ModelConfig:
+def single_chain_model() -> ModelConfig:
     """Return a model of 572,642 parameters, for fitting single chains.
 
     It has a wide pair representation, one Evoformer block and six blocks of the structure module.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 
 from benchmark.presets import demo
-from benchmark.presets._small_model import deep_structure_model
+from benchmark.presets._small_model import single_chain_model
 from openfold_opt.loader.config import DataConfig, LoaderConfig
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.dataset_split import DataSelectionConfig
@@ -24,12 +24,13 @@ CHAINS = ("1l2y_A", "5hkn_A", "5y2e_A", "3en2_A")
 def build() -> RunConfig:
     """Return the preset: one chain per step, without padding to the longest chain.
 
-    The target for the mean is above 0.8, so that each single chain also reaches 0.8.
+    The target of the mean is 0.87. In the measured runs, every chain was above 0.8 by then
+    (docs/lab_log.md).
     """
     config = demo.build()
     return dataclasses.replace(
         config,
-        model=deep_structure_model(),
+        model=single_chain_model(),
         data=DataConfig(
             crop_size=101,
             pad_to_crop=False,

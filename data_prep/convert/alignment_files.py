@@ -10,7 +10,7 @@ from data_prep.convert.alignment_sources import AlignmentUnit
 from data_prep.convert.entry_files import unused_item
 from data_prep.convert.findings import Unused
 from data_prep.convert.plan import file_fingerprint
-from data_prep.parsers.file_access import Item, files_below, list_folder
+from data_prep.parsers.file_access import Item, leaves_below, list_folder
 from data_prep.parsers.input_files import uncompressed_size
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ def read_folder(
     filled = {name: item for name, item in present.items() if item.size_bytes() != 0}
     msas = choose_files(filled, MSA_STEMS, _MSA_SUFFIXES, use_all=use_all)
     hits = choose_files(filled, HIT_STEMS, _HIT_SUFFIXES, use_all=use_all)
-    used = {item.name: item.status() for item in [*msas, *hits]}
+    used = {item.name: item.stat() for item in [*msas, *hits]}
     for name, item in present.items():
         if name not in used:
             reason = _unused_reason(name, used, is_empty=name not in filled)
@@ -117,7 +117,7 @@ def _files_by_name(folder: Path) -> tuple[dict[str, Item], list[Unused]]:
         for inner in list_folder(item.path):
             if inner.is_folder:
                 reason = "too deep in the alignment folder"
-                unused.extend(unused_item(below, reason) for below in files_below(inner))
+                unused.extend(unused_item(below, reason) for below in leaves_below(inner))
                 continue
             replaced = inner_files.get(inner.name)
             if replaced is not None:

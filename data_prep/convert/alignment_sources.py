@@ -10,7 +10,7 @@ from typing import Any
 
 from data_prep.convert.entry_files import unused_item
 from data_prep.convert.findings import Unused
-from data_prep.errors import DataPrepError, printable
+from data_prep.errors import DataPrepError, escaped
 from data_prep.parsers.file_access import Item, exists, list_folder
 from data_prep.parsers.input_files import FileSlice
 from data_prep.parsers.tables import read_duplicates
@@ -144,7 +144,7 @@ def _unused_reason(item: Item, similar_chains: dict[str, str]) -> str:
 
 def describe_missing(use: FolderUse, root: Path) -> str:
     """Return what to do about chains without a folder, for the error message."""
-    text = f"add the folders below {printable(root)} (or lines to {DUPLICATES_NAME})"
+    text = f"add the folders below {escaped(root)} (or lines to {DUPLICATES_NAME})"
     if use.similar:
         chain_id, folder = next(iter(use.similar.items()))
         text = (

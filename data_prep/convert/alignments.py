@@ -16,7 +16,7 @@ from data_prep.convert.findings import Findings, QueryDifference
 from data_prep.convert.plan import Chunk
 from data_prep.convert.template_library import TemplateLibrary
 from data_prep.convert.template_mapping import map_hits
-from data_prep.errors import BrokenFile, CannotRead, printable
+from data_prep.errors import BrokenFile, CannotRead, escaped
 from data_prep.parsers.hhr import HhrHit, parse_hhr
 from data_prep.parsers.msa import ParsedMsa, merge_without_duplicates, parse_msa
 from data_prep.progress import Progress
@@ -185,7 +185,7 @@ def compare_query(
         return None
     return QueryDifference(
         chain_id=chain_id,
-        file=printable(path.name),
+        file=escaped(path.name),
         positions=tuple(position for position, _, _ in different),
         letters=tuple(f"{expected}>{actual}" for _, expected, actual in different),
     )

@@ -8,8 +8,8 @@ from typing import Any
 
 from data_prep.convert.findings import Unused
 from data_prep.convert.plan import file_fingerprint
-from data_prep.errors import DataPrepError, printable
-from data_prep.parsers.file_access import Item, exists, files_below, list_folder
+from data_prep.errors import DataPrepError, escaped
+from data_prep.parsers.file_access import Item, exists, leaves_below, list_folder
 
 SUFFIXES = (".cif.gz", ".cif")
 """In order of preference. The benchmark's data set has only compressed files."""
@@ -59,7 +59,7 @@ def find_entries(raw: Path) -> tuple[list[EntryFile], list[Unused]]:
     for item in top_files:
         path = path_of.get(entry_of(item.name).lower())
         if path is not None:
-            unused.append(unused_item(item, f"the entry is read from a folder; {printable(path)}"))
+            unused.append(unused_item(item, f"the entry is read from a folder; {escaped(path)}"))
     top_files = [item for item in top_files if entry_of(item.name).lower() not in path_of]
     _paths_by_entry(top_files)  # Raises DataPrepError if an entry has two files.
     chosen = top_files + chosen
@@ -77,14 +77,14 @@ def _entries_of_folder(items: list[Item]) -> tuple[list[Item], list[Unused]]:
     for item in items:
         if item.is_folder:
             reason = f"too deep; expected {_LAYOUT}"
-            unused.extend(unused_item(below, reason) for below in files_below(item))
+            unused.extend(unused_item(below, reason) for below in leaves_below(item))
         elif not item.name.endswith(SUFFIXES) or not entry_of(item.name):
             unused.append(
                 unused_item(item, "not an entry: expected a name that ends with .cif.gz or .cif")
             )
         elif item.name.endswith(".cif") and item.name + ".gz" in names:
             unused.append(
-                unused_item(item, f"the entry's .cif.gz is read; {printable(item.name)}.gz")
+                unused_item(item, f"the entry's .cif.gz is read; {escaped(item.name)}.gz")
             )
         else:
             entries.append(item)
@@ -98,7 +98,7 @@ def unused_item(item: Item, reason: str) -> Unused:
     """
     if item.problem:
         reason = f"{reason} ({item.problem})"
-    return Unused(path=printable(item.path), reason=reason, size_bytes=item.size_bytes())
+    return Unused(path=escaped(item.path), reason=reason, size_bytes=item.size_bytes())
 
 
 def _paths_by_entry(items: list[Item]) -> dict[str, Path]:
@@ -111,7 +111,7 @@ def _paths_by_entry(items: list[Item]) -> dict[str, Path]:
     for item in items:
         other = paths.setdefault(entry_of(item.name).lower(), item.path)
         if other is not item.path:
-            name, *both = map(printable, (item.name, other, item.path))
+            name, *both = map(escaped, (item.name, other, item.path))
             raise DataPrepError(
                 f"entry {name} is in two places: {both[0]} and {both[1]}; remove one"
             )
@@ -119,7 +119,7 @@ def _paths_by_entry(items: list[Item]) -> dict[str, Path]:
 
 
 def _entry_file(item: Item, raw: Path) -> EntryFile:
-    status = item.status()
+    status = item.stat()
     return EntryFile(
         path=item.path,
         size_bytes=status.st_size,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from data_prep.errors import printable
+from data_prep.errors import escaped
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,10 @@ class Findings:
         """Reject an entry."""
         self.rejected.append(
             Rejection(
-                name=printable(name), reason=_one_line(error), is_chain=False, is_faulty=is_faulty
+                name=escaped(name),
+                reason=_one_line(error),
+                is_chain=False,
+                is_faulty=is_faulty,
             )
         )
 

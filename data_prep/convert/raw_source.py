@@ -27,7 +27,7 @@ from data_prep.convert.table_checks import (
 )
 from data_prep.convert.template_library import TemplateLibrary
 from data_prep.convert.work import BuildShard
-from data_prep.errors import printable
+from data_prep.errors import escaped
 from data_prep.parsers.file_access import exists, read_file
 from data_prep.parsers.tables import read_clusters, read_obsolete
 from data_prep.progress import Progress
@@ -137,7 +137,7 @@ class RawSource:
             [chain_id for unit in units for chain_id in unit.members],
             num_chains=num_chains,
             what="alignment among the files of their folders",
-            remedy=f"give the files in {printable(folder)} names that end in .a3m or .sto",
+            remedy=f"give the files in {escaped(folder)} names that end in .a3m or .sto",
         )
 
     def read_obsolete(self) -> Mapping[str, str]:

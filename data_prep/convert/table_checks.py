@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from data_prep.errors import BrokenFile, DataPrepError, printable
+from data_prep.errors import BrokenFile, DataPrepError, escaped
 from data_prep.parsers.file_access import exists
 from data_prep.parsers.input_files import read_text
 from data_prep.parsers.tables import read_duplicates
@@ -115,4 +115,4 @@ def _refuse_web_page_and_commas(path: Path) -> None:
 
 def _examples(names: list[str]) -> str:
     more = ", ..." if len(names) > _NUM_EXAMPLES else ""
-    return printable(", ".join(names[:_NUM_EXAMPLES]) + more)
+    return escaped(", ".join(names[:_NUM_EXAMPLES]) + more)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import KeysView, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +13,20 @@ from openfold_opt.protein.shard_files import StructureShard
 from openfold_opt.protein.templates import center_atoms
 
 MAX_CA_DISTANCE_ANGSTROM = 150.0
+"""Limit of AlphaFold's check of templates. It rejects corrupt coordinates, not missing residues."""
 _CACHED_CHAINS = 4096
 
 
 class TemplateLibrary:
     """Look-up of chains by id across the structure shards.
 
-    Tables are loaded at once, sequences and atoms on demand.
+    The constructor reads ids and release dates; sequences and atoms are read on demand.
     """
 
     def __init__(self, shard_paths: Sequence[Path]) -> None:
         self._shards = [StructureShard(path) for path in shard_paths]
         self._location: dict[str, tuple[int, int]] = {}
+        """Chain id -> number of its shard, and its row there."""
         self._chains_of: dict[str, list[str]] = {}
         self.release_dates: dict[str, str] = {}
         """Maps a PDB id to its ISO date."""
@@ -40,9 +42,9 @@ class TemplateLibrary:
         )
 
     @property
-    def chain_ids(self) -> dict[str, tuple[int, int]]:
-        """Chain ids in canonical order, as the keys of a mapping."""
-        return self._location
+    def chain_ids(self) -> KeysView[str]:
+        """Ids of all chains, in canonical order (docs/glossary.md)."""
+        return self._location.keys()
 
     def sequence(self, chain_id: str) -> str:
         shard, row = self._location[chain_id]
@@ -56,14 +58,15 @@ class TemplateLibrary:
         """Return the number of resolved atoms of each residue: int64 [N_res]."""
         return self._atom_summary(chain_id)[0]
 
-    def has_chain_break(self, chain_id: str) -> bool:
+    def has_implausible_ca_distance(self, chain_id: str) -> bool:
         """Return whether the CA atoms of two consecutive residues are over 150 angstrom apart."""
         return self._atom_summary(chain_id)[1]
 
     def _atom_summary_uncached(self, chain_id: str) -> tuple[np.ndarray, bool]:
-        """Return the results of num_atoms and has_chain_break."""
+        """Return the results of num_atoms and has_implausible_ca_distance."""
         shard, row = self._location[chain_id]
         positions, mask = self._shards[shard].atoms(row)
+        # The published conversion centers the atoms first, which changes the rounding in float32.
         ca = center_atoms(positions, mask)[:, atom_order["CA"]]
         has_ca = mask[:, atom_order["CA"]]
         distances = np.linalg.norm(ca[1:] - ca[:-1], axis=-1)

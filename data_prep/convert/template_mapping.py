@@ -159,7 +159,7 @@ def _locate(letters: str, chain: str, sequences: Mapping[str, str]) -> tuple[str
 def _unusable_reason(match: _Match, library: TemplateLibrary) -> str:
     """Return why the atoms cannot be used, or an empty string."""
     num_atoms = library.num_atoms(match.chain_id)
-    if library.has_chain_break(match.chain_id):
+    if library.has_implausible_ca_distance(match.chain_id):
         return f"consecutive CA atoms of {match.chain_id} are too far apart"
     resolved = int(num_atoms[match.template_index].sum())
     if resolved < MIN_ATOMS:

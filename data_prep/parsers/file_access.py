@@ -2,8 +2,8 @@
 
 Absent input and unreadable input are different cases. The caller decides what absent input means.
 Unreadable input (no permission, an I/O error, a stale handle, a link to a missing file) is always
-an error that names the path: a second try may succeed, and the result must not be a smaller data
-set. `Path.glob` and `Path.is_file` hide such errors.
+an error that names the path. Skipping it would make the data set smaller without notice, and a
+second try may succeed. `Path.glob` and `Path.is_file` hide such errors.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from data_prep.errors import CannotRead, printable
+from data_prep.errors import CannotRead, escaped
 
 DANGLING = "a link to a path that does not exist"
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
@@ -22,7 +22,7 @@ _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 def is_utf8(name: str) -> bool:
     """Return whether the bytes of a file name on the disk are valid UTF-8."""
-    return printable(name) == name
+    return escaped(name) == name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,14 +33,14 @@ class Item:
     is_folder: bool
     is_link: bool
     problem: str
-    """Why it can be neither read nor listed; empty if it can."""
+    """Why it is neither a file nor a folder that exists; empty if it is one."""
     _entry: os.DirEntry
 
     @property
     def name(self) -> str:
         return self.path.name
 
-    def status(self) -> os.stat_result:
+    def stat(self) -> os.stat_result:
         """Return size and times. They are cached after the first call.
 
         Raises:
@@ -55,7 +55,7 @@ class Item:
 
     def size_bytes(self) -> int | None:
         """Return the size of a file; None for a folder or an unreadable item."""
-        return None if self.is_folder or self.problem else self.status().st_size
+        return None if self.is_folder or self.problem else self.stat().st_size
 
 
 def list_folder(path: Path) -> list[Item]:
@@ -72,15 +72,15 @@ def list_folder(path: Path) -> list[Item]:
         raise CannotRead(path, DANGLING if is_dangling else reason_of(error)) from error
 
 
-def files_below(folder: Item) -> list[Item]:
-    """Return the files in a folder and in all folders below it.
+def leaves_below(folder: Item) -> list[Item]:
+    """Return what a folder contains at any depth: files, empty folders, and links to folders.
 
-    An empty folder and a link to a folder are returned themselves. Links are not followed.
+    Links to folders are not entered. If the folder itself is empty or a link, it is returned.
     """
     contents = [] if folder.is_link else list_folder(folder.path)
     files = []
     for item in contents:
-        files.extend(files_below(item) if item.is_folder else [item])
+        files.extend(leaves_below(item) if item.is_folder else [item])
     return files or [folder]
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import gemmi
 import numpy as np
 
-from data_prep.errors import EntryRejected, FaultyEntry, printable
+from data_prep.errors import EntryRejected, FaultyEntry, escaped
 from data_prep.parsers.file_access import is_utf8, read_file
 from data_prep.parsers.input_files import DAMAGED_GZIP
 from data_prep.parsers.mmcif_atoms import AtomSites, chain_residues
@@ -171,7 +171,7 @@ def _pdb_id(path: Path, own_data: bool) -> str:
     Odd: the benchmark accepts only four characters, so the PDB's longer ids are rejected.
     """
     if not is_utf8(path.name):
-        raise FaultyEntry(f"the name of the file {printable(path.name)} is not UTF-8; rename it")
+        raise FaultyEntry(f"the name of the file {escaped(path.name)} is not UTF-8; rename it")
     pdb_id = path.name.split(".")[0].lower()
     if not own_data and len(pdb_id) != _ID_LENGTH:
         raise EntryRejected(f"id {pdb_id!r} has {len(pdb_id)} characters, expected {_ID_LENGTH}")

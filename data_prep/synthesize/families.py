@@ -1,4 +1,9 @@
-"""Protein families: folds as strings of torsion classes, and sequences with these folds."""
+"""Protein families: folds as strings of torsion classes, and sequences with these folds.
+
+Each amino acid (letter) has fixed backbone torsions. They belong to one of four classes: H (helix),
+E (strand), P (polyproline) and L (left-handed turn); grammar.py has the table. A fold is the string
+of the classes of its residues. A letter may be replaced by another one of the same class.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +40,8 @@ NUM_BLOCKS = (2, 4)
 CHAIN_LENGTHS = (24, 36)
 """Minimum and maximum number of residues of a chain.
 
-With these limits few blocks are long and many are short, so blocks begin anywhere in a chain.
+A chain of several long blocks exceeds the maximum and is drawn again, so most blocks are short and
+begin at many different positions.
 """
 MIN_CA_DISTANCE_ANGSTROM = 4.0
 MIN_BACKBONE_DISTANCE_ANGSTROM = 2.6
@@ -85,8 +91,9 @@ def draw_fold(random: np.random.Generator) -> Fold:
         for _ in range(TURN_TRIES):
             fold = _join(blocks, lengths, random)
             if not CHAIN_LENGTHS[0] <= len(fold) <= CHAIN_LENGTHS[1]:
+                # Other turns change the length little, so other blocks are drawn.
                 break
-            # The letters with the smallest and the largest torsions must both be free of clashes.
+            # The two sequences whose torsions differ most must both be free of clashes.
             if all(is_free_of_clashes(_extreme_sequence(fold, end)) for end in (False, True)):
                 return fold
     raise RuntimeError(f"no fold without clashes in {MAX_TRIES} tries")
@@ -102,7 +109,7 @@ def _join(blocks: list[str], lengths: list[int], random: np.random.Generator) ->
 
 
 def _extreme_sequence(fold: Fold, is_last: bool) -> str:
-    """Return the first or the last letter at each position; letters are ordered by torsions."""
+    """Return the first or the last letter at each position; classes are ordered by torsion."""
     return "".join(fold.letters(i)[-1 if is_last else 0] for i in range(len(fold)))
 
 

@@ -4,9 +4,10 @@ A tensor is sharded over its *rows* (the first of the two dims, suffix _row) or 
 (suffix _col). The layout changes before an operation that runs along the sharded dim. Between
 blocks, the MSA is sharded over rows and the pair representation over columns: its change to rows
 overlaps with the work on the MSA, and the change of the MSA back to rows overlaps with the work on
-the pairs. In between, each step needs the result of the previous one. It is divided into chunks
-(parallel/chunks.py), so that the transfer of one chunk overlaps with work on another. docs/dap.md
-has the table of the steps.
+the pairs. Within a block, every other step needs the result of the step before it. Such a step is
+divided into chunks (parallel/chunks.py): one chunk is transferred while another is computed. Along
+a dim that is whole on every rank ("replicated"), a chunk has one slice for each rank, the same part
+of that rank's shard. docs/dap.md has the table of the steps.
 
 The modules compute on tensors without knowing whether they are whole, sharded or chunks. This file
 calls their stages in order. A function that returns an iterator starts its collectives when it is
@@ -120,6 +121,7 @@ def _attend_within_columns(
     module: ColumnAttention, m: Iterable[Tensor], mask: Tensor, plan: ExecutionPlan
 ) -> Tensor:
     """Normalize chunks of rows one by one, join them and attend: [batch, N_seq, N_res/dap, c_m]."""
+    # normalize() transposes, so the rows are dim 2 of its result.
     chunks, normalized = zip(*((chunk, module.normalize(chunk, plan)) for chunk in m))
     update = module.attend(join_replicated(normalized, plan.dap, dim=2), mask, plan)
     return module.add(join_replicated(chunks, plan.dap, dim=1), update, None, plan)
@@ -201,6 +203,7 @@ def _update_pairs(
     z = multiply(
         core.tri_mul_out, chunk_sharded(z_row, axis, dim=1), masks.row, dropout.outgoing, plan
     )
+    # multiply() returns chunks of columns, which have all rows; attend_starting() chunks of rows.
     z = chunks_to_col(z, axis, num_rows=repeat(num_res), what="pairs to columns")
     z = multiply(core.tri_mul_in, z, masks.col, dropout.incoming, plan)
     z = chunks_to_row(z, axis, num_cols=repeat(num_res), what="pairs to rows")
@@ -219,9 +222,10 @@ def multiply(
 ) -> Iterator[Tensor]:
     """Run a triangle multiplication. The call starts to gather the edges.
 
-    The update of x_ij needs all edges of one residue: of j if rows are sharded (outgoing), of i if
-    columns are sharded (incoming). These edges are gathered in chunks, one for each chunk of the
-    result.
+    Outgoing: the update of z_ij is a sum over k of a_ik b_jk. Rows are sharded, so a is local, and
+    b of all rows j is gathered. Incoming: it is a sum of a_ki b_kj. Columns are sharded, so b is
+    local, and a of all columns i is gathered. The gathered edges arrive in chunks, one for each
+    chunk of the result.
 
     Args:
         module: the triangle multiplication.
@@ -240,6 +244,7 @@ def multiply(
     chunks, kept, gathered, gates = [], [], [], []
     lengths = chunk_lengths(mask.shape[other], axis)
     for chunk, chunk_mask, length in zip(z, chunk_sharded(mask, axis, dim=sharded), lengths):
+        # a and b have their channels first, so their residue dims are one further right.
         a, b, gate = module.edges(chunk, chunk_mask, projection, plan)
         keep, send = (a, b) if is_outgoing else (b, a)
         chunks.append(chunk)
@@ -317,6 +322,7 @@ def attend_ending(
     """
     axis = plan.dap
     chunks, normalized, biases = zip(*((chunk, *module.normalize(chunk, plan)) for chunk in z))
+    # normalize() transposes, so the rows are dim 2 of its results.
     x = join_replicated(normalized, axis, dim=2)
     bias = _start_bias(join_replicated(biases, axis, dim=2), plan)
 
@@ -343,12 +349,12 @@ def _start_bias(bias: Tensor, plan: ExecutionPlan) -> SharedResult:
 def chunks_to_col(
     chunks: Iterable[Tensor], axis: AxisGroup, *, num_rows: Iterable[int], what: str
 ) -> Iterator[Tensor]:
-    """Start row_to_col of each chunk [batch, R_p/size, C_p, ..] before computing the next one.
+    """Start row_to_col of each chunk [batch, num_rows/dap, num_cols, ..] before the next one.
 
     Args:
         chunks: computed one at a time.
         axis: the axis of the shards.
-        num_rows: R_p of each chunk.
+        num_rows: number of rows of each chunk, over all ranks and without padding.
         what: name of the tensor in traces.
 
     Returns:
@@ -364,9 +370,9 @@ def chunks_to_col(
 def chunks_to_row(
     chunks: Iterable[Tensor], axis: AxisGroup, *, num_cols: Iterable[int], what: str
 ) -> Iterator[Tensor]:
-    """Start col_to_row of each chunk [batch, R_p, C_p/size, ..] before computing the next one.
+    """Start col_to_row of each chunk [batch, num_rows, num_cols/dap, ..] before the next one.
 
-    num_cols is C_p of each chunk; see chunks_to_col.
+    num_cols: number of columns of each chunk, over all ranks and without padding.
     """
     collectives = [
         start_to_row(chunk, axis, num_cols=length, what=what)

@@ -9,7 +9,7 @@ import os
 import random
 from pathlib import Path
 
-from data_prep.errors import printable
+from data_prep.errors import escaped
 
 _ERRORS = (errno.EACCES, errno.EIO, errno.ESTALE)
 
@@ -38,7 +38,7 @@ class Tree:
         return Fault(
             name=name,
             pdb_id=self.pdb_id,
-            expected_text=None if expected_text is None else printable(expected_text),
+            expected_text=None if expected_text is None else escaped(expected_text),
             **options,
         )
 

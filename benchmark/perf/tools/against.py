@@ -56,7 +56,7 @@ def check(path: Path, setting: Setting) -> Measured | None:
 
 
 def read_record(path: Path, setting: Setting) -> Measured:
-    """Read the times of "ours" from a record.
+    """Read the times of the optimized kernels ("ours") from a record.
 
     Args:
         path: Record written by `perf kernels --json`.

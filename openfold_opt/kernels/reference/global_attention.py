@@ -1,4 +1,4 @@
-"""Attention with a single query per group, for the many rows of the extra MSA."""
+"""Attention with one query per MSA column and head, for the many rows of the extra MSA."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from torch import Tensor
 def global_attention(
     q: Tensor, projected: Tensor, *, num_heads: int, mask: Tensor, mask_inf: float
 ) -> Tensor:
-    """Compute Algorithm 19, lines 3-6: one query per column attends to all its rows.
+    """Compute Algorithm 19, lines 5-6: one query per column and head attends to all its rows.
 
-    The heads share keys and values.
+    The caller computes the mean over the rows and the projections (lines 2-4). The gate's sigmoid
+    is computed here. The heads share keys and values. A group is a column of the MSA, and N is its
+    number of rows.
 
     Args:
         q: [batch, groups, num_heads * c], the projected mean of the group.
         projected: [batch, groups, N, 2 * c + num_heads * c]: k, v and the gate before its sigmoid,
             concatenated.
-        mask: [batch, groups, N], 1 where a row exists.
-        mask_inf: subtracted from the logits of rows that do not exist.
+        mask: [batch, groups, N], 1 for valid rows.
+        mask_inf: subtracted from the logits of masked rows.
 
     Returns:
         [batch, groups, N, num_heads * c]

@@ -29,7 +29,7 @@ class Library:
     def num_atoms(self, chain_id):
         return np.full(len(self._sequences[chain_id[5:]]), self._atoms)
 
-    def has_chain_break(self, chain_id):
+    def has_implausible_ca_distance(self, chain_id):
         return self._has_break
 
 
