@@ -12,7 +12,7 @@ from mlperf_logging.mllog import constants
 from mlperf_logging.mllog.mllog import MLLogger
 
 from benchmark.machine import CHECKOUT
-from benchmark.mlperf.log_values import training_values
+from benchmark.mlperf.log_values import hyperparameter_values
 from benchmark.mlperf.run_log import CONTINUED_KEY, MONOTONIC_KEY
 from benchmark.mlperf.submitter import Submitter
 from benchmark.run.run_clock import RunClock
@@ -88,7 +88,7 @@ class MLPerfObserver(NullObserver):
     def init_stop(self, info: RunInfo) -> None:
         """Log everything that is fixed before data is read, then the end of the initialization."""
         self._log_submission(info)
-        for key, value in training_values(info.config).items():
+        for key, value in hyperparameter_values(info.config).items():
             self._event(key, value)
         self._event("init_checkpoint_sha256sum", info.init_checkpoint_sha256 or "")
         self._event("swa_enabled", True)

@@ -7,8 +7,11 @@ from openfold_opt.train.config import RunConfig
 LogValue = str | float | bool
 
 
-def training_values(config: RunConfig) -> dict[str, LogValue]:
-    """Return the values that the log has between precision and init_checkpoint_sha256sum."""
+def hyperparameter_values(config: RunConfig) -> dict[str, LogValue]:
+    """Return the hyperparameters in the order in which the MLCommons reference logs them.
+
+    They are the keys between `precision` and `init_checkpoint_sha256sum`.
+    """
     return _sample_values(config) | _loss_values(config) | _optimizer_values(config)
 
 
@@ -38,7 +41,7 @@ def _loss_values(config: RunConfig) -> dict[str, LogValue]:
 
 
 def _optimizer_values(config: RunConfig) -> dict[str, LogValue]:
-    """Return optimizer values. Our Adam always clips, and has neither weight decay nor AMSGrad."""
+    """Return optimizer values. Gradients are always clipped; weight decay and AMSGrad are absent."""
     optimizer, schedule = config.optimizer, config.schedule
     return {
         "opt_name": "Adam",

@@ -61,8 +61,8 @@ class RunStatus:
     """Content of an output directory."""
 
     state: RunState
-    holder: str | None
-    """The process that runs; None if the run is not alive."""
+    lock_holder_name: str | None
+    """Process that holds the lock, as "process 12 on node1"; None if the run is not alive."""
     plan: RunPlan | None
     """None if the run ended before its configuration was known."""
     steps: Sequence[StepReport]
@@ -110,16 +110,17 @@ def read_status(folder: Path) -> RunStatus:
             raise BenchmarkError(
                 f"{folder} has no {STATE_FILE}; expected the output directory of a run"
             )
-        # The lock is read first: a run that ends in the meantime is reported as alive.
-        holder = lock_holder(folder)
-        if holder is None:
-            # The run may have ended between the two reads.
+        # The lock is read before the other files. A run that ends meanwhile is reported as alive.
+        lock_holder_name = lock_holder(folder)
+        if lock_holder_name is None:
+            # The run may have ended after run.json was read and before the lock was.
             state = read_state(folder) or state
+        # A continued run adds config_continued_<n>.json; the newest one counts.
         configs = sorted(folder.glob("config*.json"), key=lambda path: path.stat().st_mtime)
         checkpoints = sorted(folder.glob(CHECKPOINT_PATTERN))
         return RunStatus(
             state=state,
-            holder=holder,
+            lock_holder_name=lock_holder_name,
             plan=_read_plan(configs[-1]) if configs else None,
             steps=_last_steps(folder / STEPS_FILE),
             evaluations=read_evaluations(folder),
@@ -163,8 +164,8 @@ def status_lines(status: RunStatus) -> list[str]:
         "last scores": f"lDDT-Ca {', '.join(scores)} (target {target})" if scores else "none",
         "checkpoint": status.checkpoint or "none",
         "error": _error(status.state.error),
-        "time left": _time_left(status) if status.holder is not None else None,
-        "continue": _continue(status) if status.holder is None else None,
+        "time left": _time_left(status) if status.lock_holder_name is not None else None,
+        "continue": _continue(status) if status.lock_holder_name is None else None,
     }
     return [outcome(status), *(f"{name:<13}{text}" for name, text in details.items() if text)]
 
@@ -172,9 +173,9 @@ def status_lines(status: RunStatus) -> list[str]:
 def outcome(status: RunStatus) -> str:
     """Return the outcome or the progress of a run in one line."""
     state, step = status.state, _progress(status)
-    if status.holder is not None:
+    if status.lock_holder_name is not None:
         left = _time_left(status)
-        return f"running: step {step} ({status.holder})" + (f", {left}" if left else "")
+        return f"running: step {step} ({status.lock_holder_name})" + (f", {left}" if left else "")
     if state.status == "finished":
         score = f", lDDT-Ca {status.evaluations[-1].lddt_ca:.4f}" if status.evaluations else ""
         if state.outcome == "success":
@@ -195,7 +196,7 @@ def _describe(error: Failure | None) -> str:
     if error is None:
         raise KeyError("error")  # run() reports that run.json lacks this key.
     text = FAILURES.get(error.kind, f"failed: {error.type}")
-    # Other errors have no step of their own, but the last one that was reported.
+    # For other errors, error.step is the last step that was reported before the error.
     where = "at" if error.kind in (NOT_FINITE, LOST_RANK) else "after"
     at_step = "" if error.step is None else f", {where} step {error.step}"
     return text + at_step + ("" if error.rank is None else f", rank {error.rank}")
@@ -217,7 +218,8 @@ def _without_tracebacks(message: str) -> str:
         is_in_traceback = line.startswith("Traceback (most recent call last)") or (
             is_in_traceback and line.startswith(" ")
         )
-        is_repeated = any(line in previous for previous in lines)
+        # The last line of a traceback is usually also the end of the line before the traceback.
+        is_repeated = any(previous.endswith(line) for previous in lines)
         if line and not is_in_traceback and not is_repeated:
             lines.append(line)
     return "\n".join(lines)
@@ -238,7 +240,7 @@ def _time_left(status: RunStatus) -> str | None:
 
 
 def _continue(status: RunStatus) -> str | None:
-    """Return the command that continues the run, or starts it again without a checkpoint."""
+    """Return the command that continues the run, or, without a checkpoint, starts it again."""
     command = status.state.command
     if command is None:
         return None

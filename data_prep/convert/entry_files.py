@@ -1,4 +1,4 @@
-"""Selection of the files below `raw/` that are entries."""
+"""Find the entries (mmCIF files of the PDB) below pdb_mmcif/raw, and the unused files."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def entry_of(name: str) -> str:
 
 
 def find_entries(raw: Path) -> tuple[list[EntryFile], list[Unused]]:
-    """Return the entries below `raw`, by folder and file name, and the unused files.
+    """Return the entries below `raw`, sorted by folder and file name, and the unused files.
 
-    Entries directly in `raw` come first; one that is also in a subfolder is not used.
+    Files directly in `raw` come first. If an entry is also in a subfolder, that file is used.
 
     Raises:
         DataPrepError: there is no entry, or an entry is in two subfolders or twice in one.

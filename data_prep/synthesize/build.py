@@ -1,4 +1,4 @@
-"""Atom positions of a sequence from ideal bonds and angles and the torsions of the grammar."""
+"""Atom positions of a sequence, from ideal bonds and angles and the torsions in grammar.py."""
 
 from __future__ import annotations
 
@@ -72,6 +72,7 @@ def build_backbone(sequence: str, torsions_degrees: np.ndarray) -> np.ndarray:
         if i == 0:
             backbone[0] = ideal["N"], ideal["CA"], ideal["C"]
             continue
+        # CA is the origin of the ideal positions.
         n_ca, ca_c = np.linalg.norm(ideal["N"]), np.linalg.norm(ideal["C"])
         angle_at_ca = np.arccos(ideal["N"] @ ideal["C"] / (n_ca * ca_c))
         before_n, before_ca, before_c = backbone[i - 1]
@@ -92,7 +93,8 @@ def build_atoms(sequence: str) -> tuple[np.ndarray, np.ndarray]:
     torsions = backbone_torsions(sequence)
     backbone = torch.from_numpy(build_backbone(sequence, torsions))
     backbone = backbone - backbone[:, 1].mean(dim=0)
-    # The origin is CA, C is on the positive x axis, and N is in the xy plane at positive y.
+    # The origin is CA, C is on the positive x axis, and N is in the xy plane at positive y. The
+    # first argument is a point on the negative x axis: C reflected at CA.
     frames = Rigid.from_three_points(
         2 * backbone[:, 1] - backbone[:, 2], backbone[:, 1], backbone[:, 0], eps=0.0
     )

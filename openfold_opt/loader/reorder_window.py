@@ -113,7 +113,7 @@ class ReorderWindow:
             position if position is not None and position - self._done.low <= self._window else None
         )
 
-    def deliver(self, position: int) -> int:
+    def complete(self, position: int) -> int:
         """Mark a position as delivered or dropped; return its distance from the low position."""
         distance = position - self._done.low
         self._done.add(position)

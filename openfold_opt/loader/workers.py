@@ -21,7 +21,9 @@ from openfold_opt.loader.worker import Failure, Task, attempt
 
 
 class WorkerStream:
-    """Iterates over the results of `task` for a stream of positions, each exactly once.
+    """Iterates over the batches at positions 0, 1, 2, .. of a stream.
+
+    Each position is delivered or skipped exactly once.
 
     With num_workers 0 the task runs in this process, in order. Use the stream as a context manager,
     or call close(), which stops all workers.
@@ -81,7 +83,7 @@ class WorkerStream:
         self._raise_if_closed()
         while (position := self._window.next_to_prepare()) is not None:
             result = self._prepare_in_process(position)
-            distance = self._window.deliver(position)
+            distance = self._window.complete(position)
             if result is not None:
                 return replace(result, reorder_distance=distance)
         return None
@@ -115,7 +117,7 @@ class WorkerStream:
                 # The error stays in `ready`, so that further calls raise it too.
                 raise prepared
             del shared.ready[position]
-            distance = self._window.deliver(position)
+            distance = self._window.complete(position)
             depth = len(shared.ready)
         supervisor.wake()
         return replace(prepared, queue_depth=depth, reorder_distance=distance)

@@ -15,8 +15,9 @@ from openfold_opt.protein.features import FEATURES, check_features
 class FeatureBatch:
     """Features of a batch; openfold_opt.protein.features defines shapes, dtypes and units.
 
-    Shared features are [batch, ...], per-pass features [batch, num_passes, ...]. After `at_pass`
-    all are [batch, ...].
+    A pass is a recycling iteration or the last iteration, the one with gradient. Features that
+    differ between passes (MSA) are [batch, num_passes, ...], all others [batch, ...]. After
+    `at_pass` all are [batch, ...].
     """
 
     aatype: Tensor

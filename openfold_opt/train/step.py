@@ -21,7 +21,7 @@ from openfold_opt.train.optim.parameter_buffer import ParameterBuffer
 from openfold_opt.train.optim.weight_average import WeightAverage, WeightAverageConfig
 
 NUM_EXTRAS = 32
-"""Number of extra values after the gradients, which are all-reduced with them.
+"""Extra values at the end of the flat gradient buffer. They are all-reduced with the gradients.
 
 Their order is finiteness flag, loss, loss terms, unused values, stop flags.
 """
@@ -188,7 +188,7 @@ class TrainStep:
             (context if context is not None else ParallelContext.alone()).training_ranks,
             bucket_bytes=config.gradient_bucket_bytes,
             overlaps=config.overlap,
-            collect=self.buffer.collect_gradients,
+            collect=self.buffer.add_low_precision_gradients,
             without_gradient=[parameters[name] for name in without_gradient],
         )
         self.dropout_seed = dropout_seed
@@ -316,7 +316,7 @@ class TrainStep:
             self._reducer.prepare_for_backward()
         (terms.loss / self.config.accumulation).backward()
         if not is_last:
-            self.buffer.collect_gradients()
+            self.buffer.add_low_precision_gradients()
         return terms
 
     @torch.no_grad()
@@ -348,8 +348,8 @@ class TrainStep:
         buffer = self.buffer
         square_sum = self._reducer.finish(buffer.size)
         if square_sum is None:
-            # A single rank has no reduction, which would have collected the bfloat16 gradients.
-            buffer.collect_gradients()
+            # There is only one rank. With several, the reducer has added the bfloat16 gradients.
+            buffer.add_low_precision_gradients()
         gradient, extras = buffer.gradients[: buffer.size], buffer.gradients[buffer.size :]
         applied_and_norm = self._plan.kernels.weight_update(
             self.weight_state(),

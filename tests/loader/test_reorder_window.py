@@ -21,7 +21,7 @@ def simulate(*, window, capacity, end, seed, start=StreamState()):
             ready.add(preparing.pop(draw.randrange(len(preparing))))
             continue
         ready.remove(position)
-        yield position, order.deliver(position)
+        yield position, order.complete(position)
 
 
 @pytest.mark.parametrize(("window", "capacity"), [(0, 1), (0, 6), (3, 6), (50, 6), (4, 30)])
@@ -42,10 +42,10 @@ def test_slow_batch_blocks_only_positions_beyond_the_window():
     for expected in (1, 2, 3):
         assert order.choose(ready) == expected
         ready.remove(expected)
-        assert order.deliver(expected) == expected
+        assert order.complete(expected) == expected
     assert order.choose(ready) is None
     assert order.choose(ready | {0}) == 0
-    assert order.deliver(0) == 0
+    assert order.complete(0) == 0
     assert order.choose(ready) == 4
 
 

@@ -86,14 +86,14 @@ def _folders() -> Iterator[Path]:
     home = os.path.expanduser("~")
     if os.path.isabs(home):
         yield Path(home, ".cache", "openfold_opt")
-    shared = Path(tempfile.gettempdir(), f"openfold_opt-{os.getuid()}")
-    # Any user can write to the temporary folder, so another user may own this name.
+    temporary = Path(tempfile.gettempdir(), f"openfold_opt-{os.getuid()}")
+    # Any user can write to the temporary folder, so another user may have created this one.
     try:
-        shared.mkdir(mode=0o700, exist_ok=True)
+        temporary.mkdir(mode=0o700, exist_ok=True)
     except OSError:
         return
-    if shared.stat().st_uid == os.getuid():
-        yield shared
+    if temporary.stat().st_uid == os.getuid():
+        yield temporary
 
 
 def _install(compiled: Path, folder: Path) -> None:
@@ -140,6 +140,7 @@ def _processor() -> str:
 
 
 def _compile(compiler: str, out: Path) -> None:
+    # table.cpp includes all other sources.
     command = [compiler, *_flags(), str(SOURCES / "table.cpp"), "-o", str(out)]
     finished = _run(command)
     if finished.returncode != 0:

@@ -1,6 +1,7 @@
 """Layer normalization in one pass over memory, without atomics in the backward pass.
 
-Statistics are float32; the leading dims of x may have any strides. y = (x - mean) * rstd * weight +
+Statistics are float32. The leading dims of x may have any strides: `Rows` merges them into at most
+three, or copies x. y = (x - mean) * rstd * weight +
 bias with rstd = 1 / sqrt(variance + eps). With g = dy * weight and n = (x - mean) * rstd,
 
     dx = rstd * (g - mean(g) - n * mean(g * n)),
@@ -172,6 +173,7 @@ def layer_norm_backward(
         weight and bias.
     """
     rows, dy = Rows.of(x), dy.contiguous()
+    # rows.tensor is x, or a contiguous copy of x, in the shape of x.
     dx = torch.empty_like(rows.tensor)
     if dx.stride() != rows.tensor.stride():
         # x has gaps or overlapping memory; its copy does not.

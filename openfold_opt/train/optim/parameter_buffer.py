@@ -16,7 +16,7 @@ ALIGNMENT = 32
 """Every parameter starts at a multiple of this many floats (128 bytes), for vector loads."""
 
 _CHUNK = 2**16
-"""Elements that collect_gradients adds at a time on a CPU."""
+"""Elements that add_low_precision_gradients adds at a time on a CPU."""
 
 
 class ParameterBuffer:
@@ -28,7 +28,8 @@ class ParameterBuffer:
 
     The parameters named in `low_precision` become bfloat16 in the model: they are views of
     `compute_copy`, a rounded copy of values with the same offsets, and have bfloat16 gradients,
-    which `collect_gradients` adds to the float32 ones. Without such names, compute_copy is None.
+    which `add_low_precision_gradients` adds to the float32 ones. Without such names, compute_copy
+    is None.
 
     Raises ValueError if a parameter is not float32, or if parameters are on different devices.
     """
@@ -84,7 +85,7 @@ class ParameterBuffer:
             self.compute_copy.copy_(self.values)
 
     @torch.no_grad()
-    def collect_gradients(self, part: slice | None = None) -> None:
+    def add_low_precision_gradients(self, part: slice | None = None) -> None:
         """Add the bfloat16 gradients to the float32 ones, and clear the bfloat16 gradients.
 
         part: slice of the flat tensors; None: all. Call this after a backward pass.

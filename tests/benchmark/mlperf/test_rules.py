@@ -7,7 +7,7 @@ import pytest
 
 from benchmark.__main__ import main
 from benchmark.mlperf import rules
-from benchmark.mlperf.log_values import training_values
+from benchmark.mlperf.log_values import hyperparameter_values
 from benchmark.mlperf.rules import compare, preset_division
 from benchmark.presets import build_preset, preset_names
 from data_prep.__main__ import main as data_prep
@@ -78,7 +78,7 @@ def test_another_checkpoint_makes_it_open(reference):
 
 
 def test_reference_has_the_values_of_the_ruleset(shared, reference):
-    values = training_values(reference) | {
+    values = hyperparameter_values(reference) | {
         "target_avg_lddt_ca_value": reference.evaluation.target_lddt_ca,
         "train_max_pdb_release_date": reference.selection.train_max_release_date,
         "val_min_cameo_submission_date": reference.selection.validation_min_date,

@@ -319,7 +319,7 @@ def test_tracebacks_of_workers_are_not_shown():
     shown = RunStatus(
         state=RunState(status="failed", identity={}, resumable=True, error=failure),
         plan=None,
-        holder=None,
+        lock_holder_name=None,
         checkpoint=None,
         steps=(),
         evaluations=(),
