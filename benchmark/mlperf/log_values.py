@@ -41,7 +41,7 @@ def _loss_values(config: RunConfig) -> dict[str, LogValue]:
 
 
 def _optimizer_values(config: RunConfig) -> dict[str, LogValue]:
-    """Return optimizer values. Gradients are always clipped; weight decay and AMSGrad are absent."""
+    """Return optimizer values. Gradients are always clipped; there is no weight decay."""
     optimizer, schedule = config.optimizer, config.schedule
     return {
         "opt_name": "Adam",
