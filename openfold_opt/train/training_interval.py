@@ -174,8 +174,11 @@ class TrainingInterval:
 
     def _not_finite_error(self, result: StepResult, metrics: StepMetrics) -> NonFiniteError:
         """Return the same error on all ranks. Every rank has the same flag, so all call this."""
-        by_rank = dict(enumerate(gather_objects(_non_finite_samples(result), self.training_ranks)))
-        counts = gather_objects(len(result.sample_ids), self.training_ranks)
+        gathered = gather_objects(
+            (_non_finite_samples(result), len(result.sample_ids)), self.training_ranks
+        )
+        by_rank = {rank: reasons for rank, (reasons, _) in enumerate(gathered)}
+        num_samples = sum(number for _, number in gathered)
         samples = [
             f"sample {sample_id}: {reason}"
             for reasons in by_rank.values()
@@ -186,13 +189,13 @@ class TrainingInterval:
             if samples
             else f"the gradient norm is {metrics.gradient_norm}, all terms are finite"
         )
-        previous = f", the gradient norm of the step before was {self.last_gradient_norm:.3g}"
         state = f"The learning rate is {metrics.learning_rate:.3g}"
-        state += previous if self.last_gradient_norm is not None else ""
+        if self.last_gradient_norm is not None:
+            state += f", the gradient norm of the step before was {self.last_gradient_norm:.3g}"
         remedy = (
             "All samples of the step are affected, so the weights have probably diverged: start a "
             "run with a lower learning rate and another output directory"
-            if len(samples) == sum(counts) > 1
+            if len(samples) == num_samples > 1
             else "The same command would resume from the newest checkpoint and fail at this step "
             "again: remove the sample from the data, or start a run with another output directory "
             "and seed"

@@ -218,6 +218,19 @@ def test_a_sample_that_is_not_finite_stops_the_run_and_is_named(tmp_path):
     assert max(path.name for path in (tmp_path / "checkpoints").iterdir()) == "step_00000002"
 
 
+def test_a_first_step_that_is_not_finite_stops_the_run(tmp_path):
+    """There is no gradient norm of a step before."""
+    trainer = Trainer(
+        tiny_config(),
+        data=MemorySource(broken_at=0),
+        paths=RunPaths(output_dir=tmp_path),
+        seed=3,
+        observer=Recorder(),
+    )
+    with pytest.raises(NonFiniteError, match=r"step 1 .*sample chain0 .*learning rate is [^,]*\. "):
+        trainer.run()
+
+
 def test_a_diverged_run_names_its_learning_rate(tmp_path):
     schedule = ScheduleConfig(base_learning_rate=1e30)
     config = tiny_config(schedule=schedule, accumulation=2)
