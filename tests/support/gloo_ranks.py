@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -85,3 +86,9 @@ def launch_variables(rank: int, num_ranks: int, *, port: int) -> dict[str, str]:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
+
+
+def torchrun(num_ranks: int) -> list[str]:
+    """Return the start of a command that runs a program on several ranks of this machine."""
+    launcher = [sys.executable, "-m", "torch.distributed.run"]
+    return [*launcher, "--standalone", f"--nproc-per-node={num_ranks}"]

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_prep.__main__ import main as data_prep
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.sampler import num_recycling_iterations
 from openfold_opt.parallel.axis import AxisGroup
@@ -32,6 +31,7 @@ from openfold_opt.train.trainer import Trainer
 from openfold_opt.train.training_interval import TrainingInterval
 from tests.support.recording_observer import Recorder
 from tests.support.synthetic_samples import tiny_config
+from tests.support.synthetic_shards import write_synthetic_shards
 
 SELECTION = DataSelectionConfig(
     validation_rule="release_dates",
@@ -45,14 +45,7 @@ def data_dir(tmp_path_factory):
     """Return a folder of shards with eight synthetic chains."""
     folder = tmp_path_factory.mktemp("synthetic")
     raw = folder / "raw"
-    assert data_prep(["synthesize", "--out", str(raw), "--chains", "8"]) == 0
-    inputs = [
-        "--pdb-mmcif",
-        str(raw / "pdb_mmcif"),
-        "--open-protein-set",
-        str(raw / "open_protein_set"),
-    ]
-    assert data_prep(["convert", *inputs, "--out", str(folder / "shards")]) == 0
+    write_synthetic_shards(raw, folder / "shards")
     return folder / "shards"
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE
 from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig, CheckpointStore
+from tests.support.gloo_ranks import torchrun
 from tests.support.run_ranks import ROOT, Ranks, finished
 from tests.support.tiny_run import PREEMPTED_EXIT_CODE
 
@@ -154,14 +155,7 @@ def test_torchrun_restarts_the_ranks(whole, tmp_path):
     """
     program = tmp_path / "program.py"
     program.write_text(textwrap.dedent(script))
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        "--max-restarts=1",
-    ]
+    command = [*torchrun(2), "--max-restarts=1"]
     shown = subprocess.run(
         [*command, str(program), str(tmp_path / "out"), "12"],
         cwd=ROOT,

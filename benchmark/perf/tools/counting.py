@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
@@ -74,11 +75,9 @@ class Counter(TorchDispatchMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         if func.namespace == FUSED_NAMESPACE:
-            formula = FLOPS.get(func._schema.name.rpartition("::")[2])
-            self.counts += Counts(flops=formula(*args) if formula is not None else 0)
+            self.counts += Counts(flops=flops_of(func, args, kwargs, result))
         elif not launches_nothing(func):
-            formula = flop_registry.get(func.overloadpacket)
-            flops = formula(*args, **(kwargs or {}), out_val=result) if formula is not None else 0
+            flops = flops_of(func, args, kwargs, result)
             self.counts += Counts(bytes=bytes_of((args, kwargs, result)), flops=flops, launches=1)
         return result
 
@@ -86,6 +85,18 @@ class Counter(TorchDispatchMode):
         self, kernel: Any, grid: tuple[int, ...], args: tuple, options: dict[str, object]
     ) -> None:
         self.counts += Counts(bytes=bytes_of(args), launches=1)
+
+
+def flops_of(func: OpOverload, args: tuple, kwargs: dict | None, result: object) -> int:
+    """Return the floating-point operations of the matrix products of an operator.
+
+    args, kwargs, result: of its call.
+    """
+    if func.namespace == FUSED_NAMESPACE:
+        formula = FLOPS.get(func._schema.name.rpartition("::")[2])
+        return 0 if formula is None else formula(*args)
+    formula = flop_registry.get(func.overloadpacket)
+    return 0 if formula is None else formula(*args, **(kwargs or {}), out_val=result)
 
 
 def bytes_of(tree: Any) -> int:

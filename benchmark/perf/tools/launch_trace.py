@@ -19,13 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from benchmark.perf.tools.can_run import import_with_triton
-from benchmark.perf.tools.counting import bytes_of
+from benchmark.perf.tools.counting import bytes_of, flops_of
 from benchmark.perf.tools.meta_step import MetaStep
 from benchmark.perf.tools.module_times import range_name
-from openfold_opt.kernels.operations import FLOPS
 from openfold_opt.model.linear import LayerNorm, Linear
 from openfold_opt.train.graphs.graph_memory import FUSED_NAMESPACE, launches_nothing
 
@@ -123,10 +121,8 @@ class _Recorder(TorchDispatchMode):
         module, direction = self._place()
         result = func(*args, **(kwargs or {}))
         if func.namespace == FUSED_NAMESPACE:
-            formula = FLOPS.get(func._schema.name.rpartition("::")[2])
-            self._add_fused(module, direction, 0 if formula is None else formula(*args))
+            self._add_fused(module, direction, flops_of(func, args, kwargs, result))
         elif not launches_nothing(func):
-            formula = flop_registry.get(func.overloadpacket)
             self.launches.append(
                 Launch(
                     kernel=func._schema.name,
@@ -134,7 +130,7 @@ class _Recorder(TorchDispatchMode):
                     module=module,
                     direction=direction,
                     bytes=bytes_of((args, kwargs, result)),
-                    flops=formula(*args, **(kwargs or {}), out_val=result) if formula else 0,
+                    flops=flops_of(func, args, kwargs, result),
                     is_float32=_is_float32(args),
                 )
             )

@@ -10,8 +10,8 @@ from benchmark.mlperf import rules
 from benchmark.mlperf.log_values import hyperparameter_values
 from benchmark.mlperf.rules import compare, preset_division
 from benchmark.presets import build_preset, preset_names
-from data_prep.__main__ import main as data_prep
 from openfold_opt.train import dataset_split as selection
+from tests.support.synthetic_shards import write_synthetic_shards
 
 
 @pytest.fixture
@@ -151,14 +151,7 @@ def test_help(argv, capsys):
 
 def test_rules_counts_the_chains_of_a_data_set(tmp_path, capsys):
     raw, shards = tmp_path / "raw", tmp_path / "shards"
-    assert data_prep(["synthesize", "--out", str(raw), "--chains", "8"]) == 0
-    inputs = [
-        "--pdb-mmcif",
-        str(raw / "pdb_mmcif"),
-        "--open-protein-set",
-        str(raw / "open_protein_set"),
-    ]
-    assert data_prep(["convert", *inputs, "--out", str(shards)]) == 0
+    write_synthetic_shards(raw, shards)
     capsys.readouterr()
     assert main(["rules", "--preset", "demo", "--data-dir", str(shards)]) == 0
     text = capsys.readouterr().out

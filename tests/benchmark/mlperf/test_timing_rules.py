@@ -15,12 +15,12 @@ from benchmark.__main__ import main
 from benchmark.mlperf.check import check_log
 from benchmark.mlperf.run_log import RunLog
 from benchmark.run import command as run_command
-from data_prep.__main__ import main as data_prep
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.train.dataset_split import DataSelectionConfig
 from openfold_opt.train.observer import NullObserver
 from tests.support.file_watch import FileWatch
 from tests.support.synthetic_samples import tiny_config
+from tests.support.synthetic_shards import write_synthetic_shards
 
 DOCUMENT = pathlib.Path(__file__).resolve().parents[3] / "docs" / "timing_rules.md"
 CLOCK = ("before", "starts", "inside", "stops", "after")
@@ -126,14 +126,7 @@ def timed_run(tmp_path_factory):
     """Return (timeline of a run, events of its log, names of its shards)."""
     folder = tmp_path_factory.mktemp("timed")
     raw, shards, output = folder / "raw", folder / "shards", folder / "out"
-    assert data_prep(["synthesize", "--out", str(raw), "--chains", "8"]) == 0
-    inputs = [
-        "--pdb-mmcif",
-        str(raw / "pdb_mmcif"),
-        "--open-protein-set",
-        str(raw / "open_protein_set"),
-    ]
-    assert data_prep(["convert", *inputs, "--out", str(shards)]) == 0
+    write_synthetic_shards(raw, shards)
     output.mkdir()
     try:
         watch = FileWatch(shards, output)

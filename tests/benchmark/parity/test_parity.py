@@ -28,6 +28,7 @@ from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.model.config import ModelConfig
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.context import ParallelContext
+from tests.support.gloo_ranks import torchrun
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -239,16 +240,7 @@ def test_the_default_model_is_that_of_the_benchmark():
 
 
 def test_a_dap_group_passes_under_torchrun(shared):
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        "-m",
-        "benchmark",
-        "parity",
-    ]
+    command = [*torchrun(2), "-m", "benchmark", "parity"]
     shown = subprocess.run(
         [*command, "--dap", "2", str(shared / "golden" / "model_tiny")],
         cwd=ROOT,

@@ -2,29 +2,19 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 from benchmark.__main__ import main
 from benchmark.perf.comm import ALL_REDUCE, step_collectives
 from benchmark.presets import build_preset
+from tests.support.gloo_ranks import torchrun
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_two_ranks_measure_and_predict(tmp_path):
     record = tmp_path / "comm.json"
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        "-m",
-        "benchmark",
-        "perf",
-        "comm",
-    ]
+    command = [*torchrun(2), "-m", "benchmark", "perf", "comm"]
     options = [
         "--preset",
         "demo_dap2",

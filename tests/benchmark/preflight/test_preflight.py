@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +33,8 @@ from data_prep.__main__ import main as data_prep
 from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.shard_format import sha256_of_file
+from tests.support.gloo_ranks import torchrun
+from tests.support.synthetic_shards import write_synthetic_shards
 
 ROOT = Path(__file__).resolve().parents[3]
 GIB = 2**30
@@ -44,14 +45,7 @@ def shards(tmp_path_factory):
     """A verified data set of eight chains."""
     folder = tmp_path_factory.mktemp("preflight")
     raw, out = folder / "raw", folder / "shards"
-    assert data_prep(["synthesize", "--out", str(raw), "--chains", "8"]) == 0
-    inputs = [
-        "--pdb-mmcif",
-        str(raw / "pdb_mmcif"),
-        "--open-protein-set",
-        str(raw / "open_protein_set"),
-    ]
-    assert data_prep(["convert", *inputs, "--out", str(out)]) == 0
+    write_synthetic_shards(raw, out)
     assert data_prep(["verify", str(out)]) == 0
     return out
 
@@ -265,16 +259,7 @@ def test_one_process_checks_everything(shards, tmp_path, capsys):
 
 
 def test_two_ranks_detect_a_slow_network(shards, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        "-m",
-        "benchmark",
-        "preflight",
-    ]
+    command = [*torchrun(2), "-m", "benchmark", "preflight"]
     arguments = [
         "--preset",
         "demo_dap2",
