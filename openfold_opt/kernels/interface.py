@@ -46,21 +46,21 @@ class InvariantPointInputs:
     """Inputs of invariant point attention. Points are in the global frame."""
 
     q: Tensor
-    """[batch, N_res, num_heads, c]"""
+    """[batch, N_query, num_heads, c]; in training the queries are all residues"""
     k: Tensor
     """[batch, N_res, num_heads, c]"""
     v: Tensor
     """[batch, N_res, num_heads, c]"""
     q_points: Tensor
-    """[batch, N_res, num_heads, num_qk_points, 3]"""
+    """[batch, N_query, num_heads, num_qk_points, 3]"""
     k_points: Tensor
     """[batch, N_res, num_heads, num_qk_points, 3]"""
     v_points: Tensor
     """[batch, N_res, num_heads, num_v_points, 3]"""
     bias: Tensor
-    """[batch, N_res, N_res, num_heads], projected from the pair representation."""
+    """[batch, N_query, N_res, num_heads], projected from the pair representation."""
     z: Tensor
-    """[batch, N_res, N_res, c_z]"""
+    """[batch, N_query, N_res, c_z]"""
     point_weights: Tensor
     """[num_heads], positive."""
 
@@ -125,6 +125,10 @@ class KernelSet:
     """(z, norm, projection, mask, *, c_hidden) -> edges a and b, output gate"""
     triangle_update: Callable[..., Tensor]
     """(z, edges, norm, output, dropout, *, is_outgoing) -> z + triangle update"""
+    triangle_side: Callable[..., Tensor]
+    """(z, norm, projection, mask, *, out) -> output gate; writes the edges of one side to out"""
+    triangle_product: Callable[..., None]
+    """(z, product, gate, norm, output); adds the triangle update to z in place"""
     outer_product_mean: Callable[..., Tensor]
     """(z, sides, projection, norm) -> z + projected mean of outer products over sequences"""
     transition: Callable[..., Tensor]
@@ -132,7 +136,8 @@ class KernelSet:
     dropout_residual: Callable[..., Tensor]
     """(residual, update, mask, gate) -> residual + update * sigmoid(gate) * mask"""
     invariant_point_attention: Callable[..., tuple[Tensor, Tensor, Tensor]]
-    """(inputs: InvariantPointInputs, *, mask, mask_inf) -> scalar, point and pair results"""
+    """(inputs: InvariantPointInputs, *, mask, mask_inf, query_mask) -> scalar, point and pair
+    results"""
     dropout_masks: Callable[..., Tensor]
     """(key, sites, slots, *, pass_index, shape, rate) -> counter-based dropout masks"""
     weight_update: Callable[..., Tensor]
@@ -151,6 +156,8 @@ class KernelConfig:
     global_attention: Implementation = "reference"
     triangle_edges: Implementation = "reference"
     triangle_update: Implementation = "reference"
+    triangle_side: Implementation = "reference"
+    triangle_product: Implementation = "reference"
     outer_product_mean: Implementation = "reference"
     transition: Implementation = "reference"
     dropout_residual: Implementation = "reference"

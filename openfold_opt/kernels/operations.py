@@ -17,6 +17,8 @@ from openfold_opt.kernels.cpu import projected_norm as cpu_projected_norm
 from openfold_opt.kernels.cpu import self_attention as cpu_self_attention
 from openfold_opt.kernels.cpu import transition as cpu_transition
 from openfold_opt.kernels.cpu import triangle_edges as cpu_triangle_edges
+from openfold_opt.kernels.cpu import triangle_product as cpu_triangle_product
+from openfold_opt.kernels.cpu import triangle_side as cpu_triangle_side
 from openfold_opt.kernels.cpu import triangle_update as cpu_triangle_update
 from openfold_opt.kernels.cpu import weight_update as cpu_weight_update
 from openfold_opt.kernels.interface import KernelShapes, Precision
@@ -30,6 +32,8 @@ from openfold_opt.kernels.reference.projected_norm import projected_norm
 from openfold_opt.kernels.reference.self_attention import self_attention
 from openfold_opt.kernels.reference.transition import transition
 from openfold_opt.kernels.reference.triangle_edges import triangle_edges
+from openfold_opt.kernels.reference.triangle_product import triangle_product
+from openfold_opt.kernels.reference.triangle_side import triangle_side
 from openfold_opt.kernels.reference.triangle_update import triangle_update
 from openfold_opt.kernels.reference.weight_update import weight_update
 from openfold_opt.kernels.triton.tuning import shared_memory
@@ -155,6 +159,20 @@ _ROWS = (
         reference=triangle_update,
         cpu=cpu_triangle_update.triangle_update,
         triton="triangle_update",
+        limit=_NORM_LIMIT,
+    ),
+    Operation(
+        name="triangle_side",
+        reference=triangle_side,
+        cpu=cpu_triangle_side.triangle_side,
+        triton="triangle_side",
+        limit=_NORM_LIMIT,
+    ),
+    Operation(
+        name="triangle_product",
+        reference=triangle_product,
+        cpu=cpu_triangle_product.triangle_product,
+        triton="triangle_product",
         limit=_NORM_LIMIT,
     ),
     Operation(

@@ -263,14 +263,14 @@ class AlphaFold(nn.Module):
             sm_positions=structure.positions,
             sm_states=structure.states,
             sm_single=sm_single,
-            final_atom_positions=_final_positions(features, structure),
+            final_atom_positions=final_positions(features, structure),
             final_atom_mask=features.atom37_atom_exists,
             final_affine_tensor=structure.frames[:, -1],
             **self.auxiliary_heads((msa, pair, trunk.s), sm_single, plan),
         )
 
 
-def _final_positions(features: FeatureBatch, structure: Structure) -> Tensor:
+def final_positions(features: FeatureBatch, structure: Structure) -> Tensor:
     """Return the atom37 positions of the last block: [batch, N_res, 37, 3] angstrom.
 
     Atoms that the residue type does not have are zero.
@@ -284,11 +284,16 @@ def _recycle(
     features: FeatureBatch, trunk: Trunk, structure: Structure, plan: ExecutionPlan
 ) -> Recycled:
     """Collect the inputs of the next recycling iteration."""
-    positions = _final_positions(features, structure)
-    is_glycine = (features.aatype == restype_order["G"]).unsqueeze(-1)
-    pseudo_beta = torch.where(
-        is_glycine, positions[..., atom_order["CA"], :], positions[..., atom_order["CB"], :]
-    )
     return Recycled(
-        first_row=trunk.first_row, z=scatter(trunk.pair(), plan.dap, dim=2), pseudo_beta=pseudo_beta
+        first_row=trunk.first_row,
+        z=scatter(trunk.pair(), plan.dap, dim=2),
+        pseudo_beta=pseudo_beta_positions(features.aatype, final_positions(features, structure)),
+    )
+
+
+def pseudo_beta_positions(aatype: Tensor, positions: Tensor) -> Tensor:
+    """Return CB, or CA of glycine, of atom37 positions [batch, N_res, 37, 3]: [batch, N_res, 3]."""
+    is_glycine = (aatype == restype_order["G"]).unsqueeze(-1)
+    return torch.where(
+        is_glycine, positions[..., atom_order["CA"], :], positions[..., atom_order["CB"], :]
     )

@@ -101,7 +101,7 @@ class AuxiliaryHeads(nn.Module):
         lddt_logits = self.plddt(sm_single, plan)
         outputs = {
             "lddt_logits": lddt_logits,
-            "plddt": _predicted_lddt(lddt_logits),
+            "plddt": predicted_lddt(lddt_logits),
             "distogram_logits": self.distogram(pair),
             "masked_msa_logits": self.masked_msa(msa),
             "experimentally_resolved_logits": self.experimentally_resolved(single),
@@ -113,13 +113,38 @@ class AuxiliaryHeads(nn.Module):
         return outputs
 
 
-def _predicted_lddt(logits: Tensor) -> Tensor:
+def predicted_lddt(logits: Tensor) -> Tensor:
     """Compute the expected lDDT-Ca, 0..100: [batch, N_res, num_bins] -> [batch, N_res]."""
     num_bins = logits.shape[-1]
     centers = (torch.arange(num_bins, dtype=logits.dtype, device=logits.device) + 0.5) * (
         100.0 / num_bins
     )
     return (torch.softmax(logits.detach(), dim=-1) * centers).sum(-1)
+
+
+def aligned_error_centers(logits: Tensor, max_bin: float) -> Tensor:
+    """Return the centers of the bins of the aligned error, angstrom: [num_bins].
+
+    logits: [..., num_bins]; max_bin: last bin edge, angstrom.
+    """
+    num_bins = logits.shape[-1]
+    width = max_bin / (num_bins - 2)
+    return (torch.arange(num_bins, dtype=logits.dtype, device=logits.device) + 0.5) * width
+
+
+def tm_score_terms(probabilities: Tensor, centers: Tensor, *, num_res: int) -> Tensor:
+    """Return the expected TM-score term of each pair (supplement 1.9.7, equation 39).
+
+    Args:
+        probabilities: [..., num_bins]
+        centers: [num_bins] angstrom, from aligned_error_centers.
+        num_res: number of residues of the chain.
+
+    Returns:
+        [...]
+    """
+    scale = 1.24 * (max(num_res, 19) - 15) ** (1.0 / 3) - 1.8
+    return (probabilities / (1.0 + (centers / scale).square())).sum(-1)
 
 
 def _predicted_errors(logits: Tensor, max_bin: float) -> dict[str, Tensor]:
@@ -134,12 +159,9 @@ def _predicted_errors(logits: Tensor, max_bin: float) -> dict[str, Tensor]:
     Returns:
         Fields of ModelOutputs by name.
     """
-    num_res, num_bins = logits.shape[-2:]
-    width = max_bin / (num_bins - 2)
-    centers = (torch.arange(num_bins, dtype=logits.dtype, device=logits.device) + 0.5) * width
+    centers = aligned_error_centers(logits, max_bin)
     probabilities = torch.softmax(logits.detach(), dim=-1)
-    scale = 1.24 * (max(num_res, 19) - 15) ** (1.0 / 3) - 1.8
-    tm_terms = (probabilities / (1.0 + (centers / scale).square())).sum(-1)
+    tm_terms = tm_score_terms(probabilities, centers, num_res=logits.shape[-2])
     return {
         "tm_logits": logits,
         "predicted_tm_score": tm_terms.mean(-1).amax(-1),

@@ -32,6 +32,7 @@ class ModelConfig:
     """Channels of the extra MSA representation."""
     c_t: int = 64
     """Channels of the template pair representation."""
+    has_templates: bool = True
     input_embedder: InputEmbedderConfig = InputEmbedderConfig()
     recycling_embedder: RecyclingEmbedderConfig = RecyclingEmbedderConfig()
     template_pair_embedder: TemplatePairEmbedderConfig = TemplatePairEmbedderConfig()

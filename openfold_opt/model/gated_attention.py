@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from openfold_opt.kernels.interface import LinearWeights
 from openfold_opt.model.linear import Linear, concatenate_parameters
 from openfold_opt.model.plan import ExecutionPlan
 
@@ -38,9 +39,21 @@ class GatedSelfAttention(nn.Module):
         Returns:
             [batch, groups, N, c]
         """
-        projection = concatenate_parameters(
-            self.linear_q, self.linear_k, self.linear_v, self.linear_g
-        )
+        return self.attend(x, self.projection(), mask, bias, plan)
+
+    def projection(self) -> LinearWeights:
+        """Concatenate the parameters of the projections to queries, keys, values and gates."""
+        return concatenate_parameters(self.linear_q, self.linear_k, self.linear_v, self.linear_g)
+
+    def attend(
+        self,
+        x: Tensor,
+        projection: LinearWeights,
+        mask: Tensor,
+        bias: Callable[[], Tensor] | None,
+        plan: ExecutionPlan,
+    ) -> Tensor:
+        """Compute `forward` with a projection that several calls share."""
         return plan.kernels.self_attention(
             x,
             projection,

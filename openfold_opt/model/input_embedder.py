@@ -52,11 +52,21 @@ class InputEmbedder(nn.Module):
         Returns:
             m: [batch, N_clust, N_res, c_m], z: [batch, N_res, N_res/dap, c_z]
         """
-        z = self._relative_positions(residue_index, scatter(residue_index, plan.dap, dim=1))
-        columns = scatter(target_feat, plan.dap, dim=1)
-        z = z + self.linear_tf_z_i(target_feat)[:, :, None] + self.linear_tf_z_j(columns)[:, None]
-        m = self.linear_msa_m(msa_feat) + self.linear_tf_m(target_feat)[:, None]
-        return m, z
+        columns = (scatter(x, plan.dap, dim=1) for x in (target_feat, residue_index))
+        z = self.pairs((target_feat, residue_index), tuple(columns))
+        return self.msa(target_feat, msa_feat), z
+
+    def msa(self, target_feat: Tensor, msa_feat: Tensor) -> Tensor:
+        """Embed rows of the MSA (Algorithm 3, line 4): [batch, N_clust, N_res, c_m]."""
+        return self.linear_msa_m(msa_feat) + self.linear_tf_m(target_feat)[:, None]
+
+    def pairs(self, rows: tuple[Tensor, Tensor], cols: tuple[Tensor, Tensor]) -> Tensor:
+        """Embed a block of the pairs (Algorithm 3, lines 1-3): [batch, N_row, N_col, c_z].
+
+        rows, cols: target_feat [batch, n, 22] and residue_index [batch, n] of the residues.
+        """
+        z = self._relative_positions(rows[1], cols[1])
+        return z + self.linear_tf_z_i(rows[0])[:, :, None] + self.linear_tf_z_j(cols[0])[:, None]
 
     def _relative_positions(self, rows: Tensor, cols: Tensor) -> Tensor:
         """Embed relative positions (Algorithm 4): [batch, N_row, N_col, c_z].

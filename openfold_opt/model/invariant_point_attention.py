@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,24 @@ from openfold_opt.model.plan import ExecutionPlan
 
 # softplus of this value is 1, so every head starts with point weight 1.
 _SOFTPLUS_INVERSE_OF_ONE = math.log(math.e - 1.0)
+
+
+class ProjectedResidues(NamedTuple):
+    """Scalars [batch, n, num_heads, c] and points [batch, n, num_heads, num_points, 3].
+
+    Points are in the global frame.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    q_points: Tensor
+    k_points: Tensor
+    v_points: Tensor
+
+    def with_queries(self, rows: slice) -> ProjectedResidues:
+        """Return the same keys and values with the queries of some residues."""
+        return self._replace(q=self.q[:, rows], q_points=self.q_points[:, rows])
 
 
 class InvariantPointAttention(nn.Module):
@@ -66,9 +85,36 @@ class InvariantPointAttention(nn.Module):
         Returns:
             [batch, N_res, c_s]
         """
-        inputs = self._project(s, z, frames)
+        return self.attend(self.project(s, frames), z, frames, (mask, mask), plan)
+
+    def attend(
+        self,
+        projected: ProjectedResidues,
+        z: Tensor,
+        frames: Rigid,
+        masks: tuple[Tensor, Tensor],
+        plan: ExecutionPlan,
+    ) -> Tensor:
+        """Run lines 4-11 for some of the residues, the queries.
+
+        Args:
+            projected: from `project`, with the queries of these residues.
+            z: [batch, N_query, N_res, c_z], normalized.
+            frames: [batch, N_query], those of the queries.
+            masks: of the queries [batch, N_query] and of all residues [batch, N_res].
+            plan: kernels.
+
+        Returns:
+            [batch, N_query, c_s]
+        """
+        inputs = InvariantPointInputs(
+            **projected._asdict(),
+            bias=self.linear_b(z),
+            z=z,
+            point_weights=F.softplus(self.head_weights),
+        )
         scalars, points, pairs = plan.kernels.invariant_point_attention(
-            inputs, mask=mask, mask_inf=self.mask_inf
+            inputs, mask=masks[1], mask_inf=self.mask_inf, query_mask=masks[0]
         )
         points = frames.unsqueeze(-1).invert_apply(points.flatten(2, 3))
         norms = (points.square().sum(-1) + self.eps).sqrt()
@@ -80,8 +126,8 @@ class InvariantPointAttention(nn.Module):
         ]
         return self.linear_out(torch.cat(joined, dim=-1))
 
-    def _project(self, s: Tensor, z: Tensor, frames: Rigid) -> InvariantPointInputs:
-        """Run lines 1-3: project to scalars, and to points in the global frame."""
+    def project(self, s: Tensor, frames: Rigid) -> ProjectedResidues:
+        """Run lines 1-3: project s [batch, N_res, c_s] to scalars and points."""
         linears = (self.linear_q, self.linear_kv, self.linear_q_points, self.linear_kv_points)
         sizes = tuple(linear.weight.shape[0] for linear in linears)
         q, kv, q_points, kv_points = project_together(s, *linears).split(sizes, dim=-1)
@@ -94,14 +140,11 @@ class InvariantPointAttention(nn.Module):
         num_q = self.num_heads * self.num_qk_points
         q_points, kv_points = points.split((num_q, points.shape[-2] - num_q), dim=-2)
         kv_points = kv_points.unflatten(-2, (self.num_heads, -1))
-        return InvariantPointInputs(
+        return ProjectedResidues(
             q=q.unflatten(-1, (self.num_heads, -1)),
             k=k,
             v=v,
             q_points=q_points.unflatten(-2, (self.num_heads, -1)),
             k_points=kv_points[..., : self.num_qk_points, :],
             v_points=kv_points[..., self.num_qk_points :, :],
-            bias=self.linear_b(z),
-            z=z,
-            point_weights=F.softplus(self.head_weights),
         )

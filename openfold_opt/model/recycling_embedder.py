@@ -51,16 +51,29 @@ class RecyclingEmbedder(nn.Module):
             Updates of the first MSA row [batch, N_res, c_m] and of the pair representation
             [batch, N_res, N_res/dap, c_z].
         """
+        cols = scatter(pseudo_beta, plan.dap, dim=1)
+        return self.layer_norm_m(first_row, plan), self.pairs(z, (pseudo_beta, cols), plan)
+
+    def pairs(self, z: Tensor, positions: tuple[Tensor, Tensor], plan: ExecutionPlan) -> Tensor:
+        """Compute the update of a block of the pairs (lines 1-3).
+
+        Args:
+            z: [batch, N_row, N_col, c_z] of the previous iteration.
+            positions: previous predictions [batch, N_row, 3] and [batch, N_col, 3], angstrom.
+            plan: kernels.
+
+        Returns:
+            [batch, N_row, N_col, c_z]
+        """
         config = self.config
         bins = one_hot_distances(
-            pseudo_beta,
-            scatter(pseudo_beta, plan.dap, dim=1),
+            *positions,
             min_bin=config.min_bin_angstrom,
             max_bin=config.max_bin_angstrom,
             num_bins=config.num_bins,
             inf=config.inf,
         )
-        return self.layer_norm_m(first_row, plan), self.linear(bins) + self.layer_norm_z(z, plan)
+        return self.linear(bins) + self.layer_norm_z(z, plan)
 
 
 def one_hot_distances(

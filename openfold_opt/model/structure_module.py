@@ -28,6 +28,9 @@ from openfold_opt.model.linear import LayerNorm, Linear
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.model.single_transition import SingleTransition
 
+PointAttention = Callable[[Tensor, Rigid], Tensor]
+"""(s [batch, N_res, c_s], frames [batch, N_res]) -> update of s."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StructureModuleConfig:
@@ -125,9 +128,35 @@ class StructureModule(nn.Module):
         s_initial = self.layer_norm_s(s, plan)
         s_first, masks = self.linear_in(s_initial), self._draw_dropout(s, dropout, plan)
         # The pairs are needed from here on.
-        blocks = self._run_blocks(s_first, self.layer_norm_z(z(), plan), seq_mask, masks, plan)
-        if last_block_only:
-            blocks = blocks[-1:]
+        z_normalized = self.layer_norm_z(z(), plan)
+
+        def attend(s: Tensor, frames: Rigid) -> Tensor:
+            return self.ipa(s, z_normalized, frames, seq_mask, plan)
+
+        blocks = self._run_blocks(s_first, attend, masks, plan)
+        return self._structure(blocks[-1:] if last_block_only else blocks, s_initial, aatype)
+
+    def predict(
+        self, s: Tensor, attend: PointAttention, aatype: Tensor, plan: ExecutionPlan
+    ) -> Structure:
+        """Predict the structure of the last block only, without dropout.
+
+        Args:
+            s: [batch, N_res, c_s]
+            attend: computes invariant point attention from the pairs, which are sharded
+                (model/prediction_structure.py).
+            aatype: [batch, N_res] int64
+            plan: kernels.
+        """
+        s_initial = self.layer_norm_s(s, plan)
+        no_dropout = [(None, None)] * self.config.num_blocks
+        blocks = self._run_blocks(self.linear_in(s_initial), attend, no_dropout, plan)
+        return self._structure(blocks[-1:], s_initial, aatype)
+
+    def _structure(
+        self, blocks: list[tuple[Tensor, Tensor, Tensor]], s_initial: Tensor, aatype: Tensor
+    ) -> Structure:
+        """Compute torsion angles and atoms of the blocks (lines 11-30)."""
         states, quaternions, translations = (torch.stack(parts, dim=1) for parts in zip(*blocks))
         unnormalized_angles, angles = self.angle_resnet(states, s_initial[:, None])
         translations = translations * self.config.position_scale_angstrom
@@ -146,8 +175,7 @@ class StructureModule(nn.Module):
     def _run_blocks(
         self,
         s: Tensor,
-        z: Tensor,
-        seq_mask: Tensor,
+        attend: PointAttention,
         masks: list[tuple[Tensor | None, Tensor | None]],
         plan: ExecutionPlan,
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -163,7 +191,7 @@ class StructureModule(nn.Module):
         for attention_mask, transition_mask in masks:
             rotation = quaternion_to_matrix(quaternion)
             frames = Rigid(rotation=rotation, translation=translation)
-            s = s + self.ipa(s, z, frames, seq_mask, plan)
+            s = s + attend(s, frames)
             s = self.layer_norm_ipa(s if attention_mask is None else s * attention_mask, plan)
             s = self.transition(s, transition_mask, plan)
             update = self.bb_update(s)

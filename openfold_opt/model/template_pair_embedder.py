@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,19 @@ class TemplatePairEmbedderConfig:
     num_bins: int = 39
     inf: float = 1e5
     """Upper edge of the last bin, squared angstrom."""
+
+
+class TemplateResidues(NamedTuple):
+    """Features of residues of templates."""
+
+    one_hot: Tensor
+    """[batch, N_templ, n, 22]: residue types"""
+    pseudo_beta: Tensor
+    """[batch, N_templ, n, 3] angstrom"""
+    pseudo_beta_mask: Tensor
+    """[batch, N_templ, n]"""
+    backbone_mask: Tensor
+    """[batch, N_templ, n]: N, CA and C exist."""
 
 
 class TemplatePairEmbedder(nn.Module):
@@ -59,37 +72,50 @@ class TemplatePairEmbedder(nn.Module):
         Returns:
             [batch, N_templ, N_res/dap, N_res, c_t]
         """
+        residues = template_residues(aatype, pseudo_beta, masks)
+        rows = TemplateResidues(*(scatter(x, plan.dap, dim=2) for x in residues))
+        return self.pairs(rows, residues)
+
+    def pairs(self, rows: TemplateResidues, cols: TemplateResidues) -> Tensor:
+        """Embed a block of the pairs: [batch, N_templ, N_row, N_col, c_t]."""
         config = self.config
-
-        def rows(x: Tensor) -> Tensor:
-            return scatter(x, plan.dap, dim=2)
-
         bins = one_hot_distances(
-            rows(pseudo_beta),
-            pseudo_beta,
+            rows.pseudo_beta,
+            cols.pseudo_beta,
             min_bin=config.min_bin_angstrom,
             max_bin=config.max_bin_angstrom,
             num_bins=config.num_bins,
             inf=config.inf,
         )
-        one_hot = F.one_hot(aatype, NUM_TEMPLATE_CLASSES).to(bins.dtype)
         shape = (*bins.shape[:-1], NUM_TEMPLATE_CLASSES)
-        pseudo_beta_mask, all_atom_mask = masks
-        # Index with integers: a list of integers would be copied from the host to the device.
-        n, ca, c = (all_atom_mask[..., atom_order[name]] for name in ("N", "CA", "C"))
-        backbone = n * ca * c
-        backbone_pairs = (rows(backbone)[..., :, None] * backbone[..., None, :]).unsqueeze(-1)
+        pseudo_beta_pairs, backbone_pairs = (
+            (row[..., :, None] * col[..., None, :]).unsqueeze(-1)
+            for row, col in zip(rows[2:], cols[2:])
+        )
         features = torch.cat(
             [
                 bins,
-                (rows(pseudo_beta_mask)[..., :, None] * pseudo_beta_mask[..., None, :]).unsqueeze(
-                    -1
-                ),
-                one_hot[..., None, :, :].expand(shape),
-                rows(one_hot)[..., :, None, :].expand(shape),
+                pseudo_beta_pairs,
+                cols.one_hot[..., None, :, :].expand(shape),
+                rows.one_hot[..., :, None, :].expand(shape),
                 bins.new_zeros((*bins.shape[:-1], 3)),
                 backbone_pairs,
             ],
             dim=-1,
         )
         return self.linear(features * backbone_pairs)
+
+
+def template_residues(
+    aatype: Tensor, pseudo_beta: Tensor, masks: tuple[Tensor, Tensor]
+) -> TemplateResidues:
+    """Collect the features of residues; arguments as TemplatePairEmbedder.forward."""
+    pseudo_beta_mask, all_atom_mask = masks
+    # Index with integers: a list of integers would be copied from the host to the device.
+    n, ca, c = (all_atom_mask[..., atom_order[name]] for name in ("N", "CA", "C"))
+    return TemplateResidues(
+        one_hot=F.one_hot(aatype, NUM_TEMPLATE_CLASSES).to(pseudo_beta.dtype),
+        pseudo_beta=pseudo_beta,
+        pseudo_beta_mask=pseudo_beta_mask,
+        backbone_mask=n * ca * c,
+    )

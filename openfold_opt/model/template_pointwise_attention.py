@@ -42,15 +42,25 @@ class PointwiseAttention(nn.Module):
     def forward(self, t: Tensor, z: Tensor, template_mask: Tensor) -> Tensor:
         """Compute the attention; see TemplatePointwiseAttention."""
         config = self.config
-        heads = (config.num_heads, config.c_hidden)
-        k, v = project_together(t, self.linear_k, self.linear_v).chunk(2, dim=-1)
-        q = (self.linear_q(z) * (1.0 / math.sqrt(config.c_hidden))).unflatten(-1, heads)
+        k, v = self.keys_and_values(t)
         # [batch, N_templ, N_res, N_res/dap, num_heads]
-        logits = (q[:, None] * k.unflatten(-1, heads)).sum(-1)
+        logits = (self.queries(z)[:, None] * k).sum(-1)
         logits = logits + (config.mask_inf * (template_mask - 1.0))[:, :, None, None, None]
         weights = torch.softmax(logits, dim=1)
-        output = (weights.unsqueeze(-1) * v.unflatten(-1, heads)).sum(1)
+        output = (weights.unsqueeze(-1) * v).sum(1)
         return self.linear_o(output.flatten(-2))
+
+    def queries(self, z: Tensor) -> Tensor:
+        """Project z [.., c_z] to scaled queries [.., num_heads, c_hidden]."""
+        config = self.config
+        q = self.linear_q(z) * (1.0 / math.sqrt(config.c_hidden))
+        return q.unflatten(-1, (config.num_heads, config.c_hidden))
+
+    def keys_and_values(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Project t [.., c_t] to keys and values [.., num_heads, c_hidden] each."""
+        heads = (self.config.num_heads, self.config.c_hidden)
+        k, v = project_together(t, self.linear_k, self.linear_v).chunk(2, dim=-1)
+        return k.unflatten(-1, heads), v.unflatten(-1, heads)
 
 
 class TemplatePointwiseAttention(nn.Module):

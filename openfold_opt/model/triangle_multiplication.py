@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from openfold_opt.kernels.interface import LinearWeights
@@ -105,6 +106,59 @@ class TriangleMultiplication(nn.Module):
             self.linear_z.weights,
             dropout,
             is_outgoing=self.is_outgoing,
+        )
+
+    # The stages below are those of a prediction, which keeps the edges of one side only
+    # (model/prediction_triangles.py).
+
+    def side_projection(self, side: Literal["a", "b"], *, with_gate: bool = False) -> LinearWeights:
+        """Concatenate the parameters of one side, and of the gate of the update if with_gate."""
+        sides = {"a": (self.linear_a_p, self.linear_a_g), "b": (self.linear_b_p, self.linear_b_g)}
+        return concatenate_parameters(*sides[side], *([self.linear_g] if with_gate else []))
+
+    def group_projection(self, channels: slice) -> LinearWeights:
+        """Concatenate the parameters of some channels of both sides."""
+        linears = (self.linear_a_p, self.linear_b_p, self.linear_a_g, self.linear_b_g)
+        return LinearWeights(
+            torch.cat([linear.weight[channels] for linear in linears]),
+            torch.cat([linear.bias[channels] for linear in linears]),
+        )
+
+    def side(
+        self,
+        z: Tensor,
+        mask: Tensor,
+        projection: LinearWeights,
+        out: Tensor,
+        plan: ExecutionPlan,
+    ) -> Tensor:
+        """Compute the edges of one side.
+
+        Args:
+            z: [batch, N_1, N_2, c_z]
+            mask: [batch, N_1, N_2]
+            projection: from side_projection or group_projection.
+            out: [batch, c, N_1, N_2], receives the edges.
+            plan: kernels.
+
+        Returns:
+            The gate of the update [batch, N_1, N_2, c_z], or [batch, N_1, N_2, 0] if the projection
+            has none.
+        """
+        return plan.kernels.triangle_side(z, self.layer_norm_in.weights, projection, mask, out=out)
+
+    def gate(self, z: Tensor, plan: ExecutionPlan) -> Tensor:
+        """Compute the gate of the update of z [batch, N_1, N_2, c_z], before its sigmoid."""
+        return self.layer_norm_in.normalize_and_project(z, self.linear_g.weights, plan)[1]
+
+    def add_product(self, z: Tensor, product: Tensor, gate: Tensor, plan: ExecutionPlan) -> None:
+        """Update z [batch, N_1, N_2, c_z] in place.
+
+        product: sum over the third residue [batch, c_hidden, N_1, N_2]; gate: of the update, in the
+            shape of z.
+        """
+        plan.kernels.triangle_product(
+            z, product, gate, self.layer_norm_out.weights, self.linear_z.weights
         )
 
 

@@ -8,6 +8,7 @@ all ranks, and its gradient is the adjoint of that map:
     function       in          out         gradient
     scatter        replicated  sharded     this rank's part padded with zeros; no communication
     gather         sharded     replicated  reduce-scatter
+    reduce_scatter replicated  sharded     all-gather
     row_to_col     sharded     sharded     col_to_row
     col_to_row     sharded     sharded     row_to_col
 
@@ -27,7 +28,7 @@ from torch import Tensor
 
 from openfold_opt.parallel.async_collective import AsyncCollective
 from openfold_opt.parallel.axis import AxisGroup
-from openfold_opt.parallel.transfers import AllGather, AllToAll, pad_to_shards
+from openfold_opt.parallel.transfers import AllGather, AllToAll, ReduceScatter, pad_to_shards
 
 
 def scatter(x: Tensor, axis: AxisGroup, *, dim: int) -> Tensor:
@@ -58,6 +59,15 @@ def start_gather(
     return AsyncCollective(
         x, None if axis.size == 1 else AllGather(axis=axis, dim=dim, length=length), what=what
     )
+
+
+def start_reduce_scatter(x: Tensor, axis: AxisGroup, *, dim: int, what: str) -> AsyncCollective:
+    """Start to sum x over the ranks; each rank receives its part.
+
+    [.., n, ..] -> [.., n/size, ..]
+    """
+    transfer = ReduceScatter(axis=axis, dim=dim, length=x.shape[dim])
+    return AsyncCollective(x, None if axis.size == 1 else transfer, what=what)
 
 
 def row_to_col(

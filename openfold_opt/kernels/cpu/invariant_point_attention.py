@@ -11,11 +11,16 @@ from openfold_opt.kernels.reference.invariant_point_attention import attend, fla
 
 
 def invariant_point_attention(
-    inputs: InvariantPointInputs, *, mask: Tensor, mask_inf: float
+    inputs: InvariantPointInputs,
+    *,
+    mask: Tensor,
+    mask_inf: float,
+    query_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute kernels.reference.invariant_point_attention; its docstring has the shapes."""
     distances = squared_distances(*flat_points(inputs))
-    return attend(inputs, distances, mask=mask, mask_inf=mask_inf)
+    masks = (mask if query_mask is None else query_mask, mask)
+    return attend(inputs, distances, masks, mask_inf=mask_inf)
 
 
 def squared_distances(q: Tensor, k: Tensor) -> Tensor:

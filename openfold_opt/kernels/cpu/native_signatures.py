@@ -133,6 +133,7 @@ NATIVE_FUNCTIONS = {
     ),
     "gated_residual": _GATED,
     "gated_residual_backward": _GATED,
+    "add_gated": _function(_ROWS, _ROW, _ROWS, _ROWS, numbers=("n", "c")),
     "update_weights": _function(*[_floats("n")] * 5, _floats(8), numbers=("n",)),
 }
 """Name of a C++ kernel -> its arguments."""

@@ -20,6 +20,7 @@ def invariant_point_attention(
     *,
     mask: Tensor,
     mask_inf: float,
+    query_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute Algorithm 22, lines 7-10. The caller transforms the points back to local frames.
 
@@ -28,26 +29,36 @@ def invariant_point_attention(
     variance 9 * 2^2 / 2 per halved term), and their sum by sqrt(3).
 
     Args:
+        inputs: without gradient, the queries may be a part of the residues.
         mask: [batch, N_res], 1 where a residue exists.
         mask_inf: subtracted from the logits of pairs with a masked residue.
+        query_mask: [batch, N_query], mask of the queries; None: they are all residues.
 
     Returns:
-        scalars [batch, N_res, num_heads, c], points [batch, N_res, num_heads, num_v_points, 3] in
-        the global frame, pairs [batch, N_res, num_heads, c_z]
+        scalars [batch, N_query, num_heads, c], points [batch, N_query, num_heads, num_v_points, 3]
+        in the global frame, pairs [batch, N_query, num_heads, c_z]
     """
     distances = squared_distances(*flat_points(inputs))
-    return attend(inputs, distances, mask=mask, mask_inf=mask_inf)
+    masks = (mask if query_mask is None else query_mask, mask)
+    return attend(inputs, distances, masks, mask_inf=mask_inf)
 
 
 def attend(
-    inputs: InvariantPointInputs, squared_distances: Tensor, *, mask: Tensor, mask_inf: float
+    inputs: InvariantPointInputs,
+    squared_distances: Tensor,
+    masks: tuple[Tensor, Tensor],
+    *,
+    mask_inf: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the results from squared distances of points [batch, num_heads, N_res, N_res]."""
+    """Compute the results from squared distances of points [batch, num_heads, N_query, N_res].
+
+    masks: of queries and of residues.
+    """
     q, k, v = inputs.q.transpose(1, 2), inputs.k.transpose(1, 2), inputs.v.transpose(1, 2)
     logits = torch.matmul(q * math.sqrt(1.0 / (3 * q.shape[-1])), k.transpose(-1, -2))
     logits = logits + math.sqrt(1.0 / 3) * inputs.bias.movedim(-1, 1)
     logits = logits + _point_weights(inputs) * squared_distances
-    pair_mask = mask[:, :, None] * mask[:, None, :]
+    pair_mask = masks[0][:, :, None] * masks[1][:, None, :]
     logits = logits + (mask_inf * (pair_mask - 1.0))[:, None]
     weights = torch.softmax(logits, dim=-1)
 

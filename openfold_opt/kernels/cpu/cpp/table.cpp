@@ -23,7 +23,7 @@ struct Kernel {
         ENTRY_OF(gate_heads, Element), ENTRY_OF(gate_heads_backward, Element),            \
         ENTRY_OF(gate_edges, Element), ENTRY_OF(gate_edges_backward, Element),            \
         ENTRY_OF(gated_residual, Element), ENTRY_OF(gated_residual_backward, Element),    \
-        ENTRY(update_weights), { nullptr, nullptr }                                       \
+        ENTRY_OF(add_gated, Element), ENTRY(update_weights), { nullptr, nullptr }         \
     }
 
 extern "C" {

@@ -122,6 +122,15 @@ void gated_residual(const Element *RESTRICT update, const Element *RESTRICT offs
         }
 }
 
+// z [n, c] += (update + offset [c]) * sigmoid(gate)
+template <typename Element>
+void add_gated(const Element *RESTRICT update, const Element *RESTRICT offset,
+               const Element *RESTRICT gate, Element *RESTRICT z, int64_t n, int64_t c) {
+    for (int64_t i = 0; i < n; ++i, update += c, gate += c, z += c)
+        for (int64_t k = 0; k < c; ++k)
+            store(z[k], load(z[k]) + (load(update[k]) + load(offset[k])) * sigmoid(load(gate[k])));
+}
+
 // Replaces update by its gradient, whose rows are also gradients of the offset, and writes the
 // gradient of the gate before its sigmoid to d_gate.
 template <typename Element>

@@ -66,16 +66,17 @@ def invariant_point_attention_forward(
     z: Tensor,
     point_weights: Tensor,
     mask: Tensor,
+    query_mask: Tensor,
     mask_inf: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Compute the results and the softmax statistics. All inputs are contiguous.
 
     Returns:
-        scalars, points [batch, N, heads, 3 * num_v_points], pairs; statistics [2, batch, N, heads]
-        float32.
+        scalars, points [batch, N_q, heads, 3 * num_v_points], pairs; statistics [2, batch, N_q,
+        heads] float32.
     """
     batch, n, heads, _ = q.shape
-    scalars, points = torch.empty_like(v), torch.empty_like(v_points)
+    scalars, points = (x.new_empty(batch, n, *x.shape[2:]) for x in (v, v_points))
     pairs = torch.empty(batch, n, heads, z.shape[-1], dtype=z.dtype, device=z.device)
     statistics = torch.empty(2, batch, n, heads, dtype=torch.float32, device=z.device)
     tensors = (
@@ -89,6 +90,7 @@ def invariant_point_attention_forward(
         z,
         point_weights,
         mask,
+        query_mask,
         scalars,
         points,
         pairs,
@@ -100,7 +102,10 @@ def invariant_point_attention_forward(
         "PRECISION": dot_precision(q.dtype),
     }
     constants = _constants(q, q_points, v_points, z) | blocks
-    launch(forward_kernel, (n, batch), *tensors, n, *_scales(q, q_points, mask_inf), **constants)
+    sizes = (n, k.shape[1])
+    launch(
+        forward_kernel, (n, batch), *tensors, *sizes, *_scales(q, q_points, mask_inf), **constants
+    )
     return scalars, points, pairs, statistics
 
 
@@ -142,8 +147,8 @@ def invariant_point_attention_backward(
 
 class _InvariantPointAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, mask_inf, *inputs):
-        results = invariant_point_attention_forward(*inputs, mask_inf)
+    def forward(ctx, mask_inf, query_mask, *inputs):
+        results = invariant_point_attention_forward(*inputs, query_mask, mask_inf)
         ctx.save_for_backward(*inputs, *results)
         ctx.mask_inf = mask_inf
         return results[:3]
@@ -157,7 +162,20 @@ class _InvariantPointAttention(torch.autograd.Function):
         )
         dk, dv, dk_points, dv_points = _key_gradients(inputs, gradients, weights, dlogits)
         dpoint_weights = dpoint_weights.sum((0, 1)).to(inputs[8].dtype)
-        return None, dq, dk, dv, dq_points, dk_points, dv_points, dbias, dz, dpoint_weights, None
+        return (
+            None,
+            None,
+            dq,
+            dk,
+            dv,
+            dq_points,
+            dk_points,
+            dv_points,
+            dbias,
+            dz,
+            dpoint_weights,
+            None,
+        )
 
 
 def _key_gradients(
@@ -180,7 +198,11 @@ def _key_gradients(
 
 
 def invariant_point_attention(
-    inputs: InvariantPointInputs, *, mask: Tensor, mask_inf: float
+    inputs: InvariantPointInputs,
+    *,
+    mask: Tensor,
+    mask_inf: float,
+    query_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute kernels.reference.invariant_point_attention; its docstring has the shapes.
 
@@ -197,7 +219,8 @@ def invariant_point_attention(
         inputs.point_weights,
         mask,
     )
+    query_mask = (mask if query_mask is None else query_mask).contiguous()
     scalars, points, pairs = _InvariantPointAttention.apply(
-        mask_inf, *(x.contiguous() for x in tensors)
+        mask_inf, query_mask, *(x.contiguous() for x in tensors)
     )
     return scalars, points.unflatten(-1, (-1, 3)), pairs

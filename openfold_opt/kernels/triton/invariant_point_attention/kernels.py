@@ -105,21 +105,23 @@ def pair_logits(
 
 @triton.jit
 def forward_kernel(
-    q_ptr,  # [batch, N, HEADS, C]
-    k_ptr,  # as q
-    v_ptr,  # as q
-    q_points_ptr,  # [batch, N, HEADS, QK]: points times three coordinates
-    k_points_ptr,  # as q_points
+    q_ptr,  # [batch, N_q, HEADS, C]
+    k_ptr,  # [batch, N, HEADS, C]
+    v_ptr,  # as k
+    q_points_ptr,  # [batch, N_q, HEADS, QK]: points times three coordinates
+    k_points_ptr,  # [batch, N, HEADS, QK]
     v_points_ptr,  # [batch, N, HEADS, VP]
-    bias_ptr,  # [batch, N, N, HEADS]
-    z_ptr,  # [batch, N, N, CZ]
+    bias_ptr,  # [batch, N_q, N, HEADS]
+    z_ptr,  # [batch, N_q, N, CZ]
     point_weights_ptr,  # [HEADS]
     mask_ptr,  # [batch, N]
-    scalars_ptr,  # out: [batch, N, HEADS, C], weighted sum of v
-    points_ptr,  # out: [batch, N, HEADS, VP], weighted sum of v_points
-    pairs_ptr,  # out: [batch, N, HEADS, CZ], weighted sum of z
-    maximum_ptr,  # out: [batch, N, HEADS] float32, maximum of the logits
+    query_mask_ptr,  # [batch, N_q]
+    scalars_ptr,  # out: [batch, N_q, HEADS, C], weighted sum of v
+    points_ptr,  # out: [batch, N_q, HEADS, VP], weighted sum of v_points
+    pairs_ptr,  # out: [batch, N_q, HEADS, CZ], weighted sum of z
+    maximum_ptr,  # out: [batch, N_q, HEADS] float32, maximum of the logits
     total_ptr,  # out: as maximum, sum of exp(logits - maximum)
+    num_queries,
     num_res,
     scalar_scale,
     point_scale,
@@ -141,12 +143,12 @@ def forward_kernel(
     """Compute results and softmax statistics of residue i."""
     i, batch = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     batch_start = batch * num_res
-    row = batch_start + i
+    row = batch * num_queries + i
     heads = tl.arange(0, BLOCK_HEADS)
     q = load_row(q_ptr, row, heads, HEADS, C, BLOCK_C)
     q_points = load_row(q_points_ptr, row, heads, HEADS, QK, BLOCK_QK)
     point_weights = tl.load(point_weights_ptr + heads, mask=heads < HEADS, other=0.0).to(tl.float32)
-    query_mask = tl.load(mask_ptr + row).to(tl.float32)
+    query_mask = tl.load(query_mask_ptr + row).to(tl.float32)
     channels_z = tl.arange(0, BLOCK_CZ)
     maximum = tl.full([BLOCK_HEADS], float("-inf"), dtype=tl.float32)
     total = tl.zeros([BLOCK_HEADS], dtype=tl.float32)
