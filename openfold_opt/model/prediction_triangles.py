@@ -105,7 +105,7 @@ def _multiply_shards(
             earlier = _block_of(kept, block, module, axis).flatten(3)
             product = torch.cat((earlier, product), dim=1)
             if module.is_outgoing:
-                columns = take_columns(z, block, axis)
+                columns = take_columns(z, block, axis).contiguous()
                 module.add_product(columns, product, module.gate(columns, plan), plan)
                 put_columns(z, block, columns, axis)
             else:
