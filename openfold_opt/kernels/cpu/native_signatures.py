@@ -123,6 +123,10 @@ NATIVE_FUNCTIONS = {
     "softmax_backward": _function(_WEIGHTS, _WEIGHTS, _PAIR_BIAS, numbers=("n", "h", "length")),
     "gate_heads": _function(_HEADS, _GATES, _GATES, numbers=_HEAD_NUMBERS),
     "gate_heads_backward": _function(_HEADS, _GATES, _GATES, _PROJECTIONS, numbers=_HEAD_NUMBERS),
+    "attend_groups": _function(
+        *(_PROJECTIONS, _elements(4, "h", "c"), _floats("n", "length"), _PAIR_BIAS, _GATES),
+        numbers=("scale", *_HEAD_NUMBERS),
+    ),
     "gate_edges": _function(
         *(_COLUMNS, _COLUMNS, _elements(2, "c"), _FLOAT_COLUMN, _STRIDED_COLUMNS),
         numbers=("stride", "c", "n"),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from openfold_opt.kernels.cpu.fused_attention import FUSED_HEAD_SIZES, fused_attention
 from openfold_opt.kernels.cpu.layer_norm import RecomputableNorm
 from openfold_opt.kernels.cpu.native_functions import call
 from openfold_opt.kernels.cpu.recomputation import recomputable_of
@@ -46,6 +47,8 @@ def self_attention(
     normalization, it is recomputed too.
     """
     bias_tensor = None if bias is None else bias().expand(len(x), num_heads, x.shape[2], x.shape[2])
+    if not torch.is_grad_enabled() and len(projection.weight) // (4 * num_heads) in FUSED_HEAD_SIZES:
+        return fused_attention(x, projection, output, (num_heads, mask_inf), mask, bias_tensor)
     return _SelfAttention.apply(x, *projection, *output, mask, bias_tensor, (num_heads, mask_inf))
 
 

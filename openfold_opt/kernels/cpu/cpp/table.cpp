@@ -1,6 +1,7 @@
 // Tables of all CPU kernels by name, one for each element type. native_functions.py reads them.
 
 #include "attention.h"
+#include "fused_attention.h"
 #include "rows.h"
 #include "triangles.h"
 #include "weights.h"
@@ -23,7 +24,8 @@ struct Kernel {
         ENTRY_OF(gate_heads, Element), ENTRY_OF(gate_heads_backward, Element),            \
         ENTRY_OF(gate_edges, Element), ENTRY_OF(gate_edges_backward, Element),            \
         ENTRY_OF(gated_residual, Element), ENTRY_OF(gated_residual_backward, Element),    \
-        ENTRY_OF(add_gated, Element), ENTRY(update_weights), { nullptr, nullptr }         \
+        ENTRY_OF(add_gated, Element), ENTRY_OF(attend_groups, Element),                   \
+        ENTRY(update_weights), { nullptr, nullptr }                                       \
     }
 
 extern "C" {
