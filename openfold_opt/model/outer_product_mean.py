@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,14 @@ class OuterProductMean(nn.Module):
         _, ab = self.layer_norm.normalize_and_project(m, projection, plan)
         a, b = (ab * mask.unsqueeze(-1).to(ab.dtype)).chunk(2, dim=-1)
         return a, b
+
+    def project_side(
+        self, m: Tensor, mask: Tensor, side: Literal["a", "b"], plan: ExecutionPlan
+    ) -> Tensor:
+        """Compute one factor of the product; arguments as `project`."""
+        linear = {"a": self.linear_1, "b": self.linear_2}[side]
+        _, projected = self.layer_norm.normalize_and_project(m, linear.weights, plan)
+        return projected * mask.unsqueeze(-1).to(projected.dtype)
 
     def update(
         self, z: Tensor, sides: tuple[Tensor, Tensor], norm: Tensor, plan: ExecutionPlan

@@ -18,6 +18,7 @@ Step = Literal[
     "extra_row",
     "extra_column",
     "extra_transition",
+    "outer_side",
     "outer_product",
     "triangle_edges",
     "triangle_product",

@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from openfold_opt.model.evoformer_block import MSABlock
@@ -141,26 +140,21 @@ def _add_outer_products(
     masks: PredictionMasks,
     plan: PredictionPlan,
 ) -> None:
-    """Run Algorithm 10 in place on z; state.m is sharded over columns."""
-    projection, mask = module.projection(), masks.msa
-    mask_col = own_rows(mask, plan.dap, dim=2)
-    sides_a, sides_b = [], []
-    for cols in plan.blocks("msa_column", state.m.shape[2]):
-        a, b = module.project(state.m[:, :, cols], mask_col[:, :, cols], projection, plan)
-        sides_a.append(a)
-        sides_b.append(b)
-    a = torch.cat(sides_a, dim=2)
-    b = gather(
-        torch.cat(sides_b, dim=2),
-        plan.dap,
-        dim=2,
-        length=mask.shape[2],
-        what="outer product side",
-    )
-    del sides_a, sides_b
+    """Run Algorithm 10 in place on z; state.m is sharded over columns.
+
+    Side b is computed for all residues, side a for one block of rows of z at a time.
+    """
+    m, mask, axis = state.m, masks.msa, plan.dap
+    mask_col = own_rows(mask, axis, dim=2)
+    weight = module.linear_2.weight
+    b = weight.new_empty(*m.shape[:3], len(weight))
+    for cols in plan.blocks("outer_side", m.shape[2]):
+        b[:, :, cols] = module.project_side(m[:, :, cols], mask_col[:, :, cols], "b", plan)
+    b = gather(b, axis, dim=2, length=mask.shape[2], what="outer product side")
     for rows in plan.blocks("outer_product", state.z.shape[1]):
+        a = module.project_side(m[:, :, rows], mask_col[:, :, rows], "a", plan)
         norm = outer_product_norm(mask_col[:, :, rows], mask, eps=masks.outer_product_eps)
-        state.z[:, rows] = module.update(state.z[:, rows], (a[:, :, rows], b), norm, plan)
+        state.z[:, rows] = module.update(state.z[:, rows], (a, b), norm, plan)
 
 
 def gathered_bias(layer_norm: LayerNorm, linear: Linear, z: Tensor, plan: PredictionPlan) -> Tensor:

@@ -73,19 +73,19 @@ def run_trunk(
     """
     device = model.input_embedder.linear_tf_m.weight.device
     residues = on_device(features, device)
-    m = _embed_msa(model, residues, features, previous, plan)
     z = _embed_pairs(model, residues, previous, plan)
     mask = residues.seq_mask
     extra_mask = _pad_sequences(features.extra_msa_mask.to(device), plan)
     state = Representations(m=_embed_extra_msa(model, features, plan, device), z=z)
     _run_stack(model.extra_msa_stack, state, (mask, extra_mask), EXTRA_MSA, plan)
-    state.m = m
+    # The extra MSA is freed before the MSA is embedded.
+    state.m = None
+    state.m = _embed_msa(model, residues, features, previous, plan)
     # The row of a template exists at residues whose psi, the third torsion angle, exists.
     rows = [residues.msa_mask]
     if model.config.has_templates:
         rows.append(residues.template_torsion_angles_mask[..., 2])
     msa_mask = _pad_sequences(torch.cat(rows, dim=1), plan)
-    del m
     _run_stack(model.evoformer_stack, state, (mask, msa_mask), MAIN_MSA, plan)
     # The row of rank 0 is the first row of the MSA.
     first_rows = gather(state.m[:, :1], plan.dap, dim=1, length=plan.dap.size, what="first row")
