@@ -74,6 +74,8 @@ class Operation:
     """Module in kernels/triton, imported at the first use."""
     limit: WidthLimit | None = None
     """None: the Triton kernels support every width."""
+    in_training: bool = True
+    """Whether training uses the operation. The others have no gradient."""
     flops: Mapping[str, flops.Formula] = field(default_factory=dict)
     """Fused operator -> function of its arguments that counts the operations of its matrix
     products. Operators without matrix products are absent."""
@@ -167,6 +169,7 @@ _ROWS = (
         cpu=cpu_triangle_side.triangle_side,
         triton="triangle_side",
         limit=_NORM_LIMIT,
+        in_training=False,
     ),
     Operation(
         name="triangle_product",
@@ -174,6 +177,7 @@ _ROWS = (
         cpu=cpu_triangle_product.triangle_product,
         triton="triangle_product",
         limit=_NORM_LIMIT,
+        in_training=False,
     ),
     Operation(
         name="outer_product_mean",

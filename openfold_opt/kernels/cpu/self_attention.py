@@ -47,7 +47,10 @@ def self_attention(
     normalization, it is recomputed too.
     """
     bias_tensor = None if bias is None else bias().expand(len(x), num_heads, x.shape[2], x.shape[2])
-    if not torch.is_grad_enabled() and len(projection.weight) // (4 * num_heads) in FUSED_HEAD_SIZES:
+    if (
+        not torch.is_grad_enabled()
+        and len(projection.weight) // (4 * num_heads) in FUSED_HEAD_SIZES
+    ):
         return fused_attention(x, projection, output, (num_heads, mask_inf), mask, bias_tensor)
     return _SelfAttention.apply(x, *projection, *output, mask, bias_tensor, (num_heads, mask_inf))
 

@@ -189,6 +189,10 @@ def dropout_residual_forward(
 ) -> Tensor:
     """Return out [size_0, size_1, size_2, c] in dtype and memory layout of residual."""
     out = torch.empty_like(residual)
+    if out.stride() != residual.stride():
+        # residual has gaps, for example as part of a larger tensor; out does not.
+        residual = residual.contiguous()
+        out = torch.empty_like(residual)
     constants = _constants(residual.shape, gate, mask)
     layout = _layout(residual.shape, (residual, update, gate), mask)
     # `update` fills the arguments of a missing gate or mask, which the kernel does not read.

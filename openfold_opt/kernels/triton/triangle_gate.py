@@ -112,12 +112,15 @@ def _grid(
 
 
 @fused_op
-def triangle_gate_forward(projected: Tensor, mask: Tensor, c_hidden: int) -> Tensor:
-    """Return a and b concatenated: [batch, 2 * c_hidden, N_1, N_2]."""
+def triangle_gate_forward(projected: Tensor, mask: Tensor, num_channels: int) -> Tensor:
+    """Return the gated edges, of a and b concatenated or of one side.
+
+    [batch, num_channels, N_1, N_2]
+    """
     batch, n_1, n_2, width = projected.shape
-    ab = torch.empty(batch, 2 * c_hidden, n_1, n_2, dtype=projected.dtype, device=projected.device)
-    grid, blocks = _grid(batch, n_1 * n_2, 2 * c_hidden)
-    launch(_forward_kernel, grid, projected, mask, ab, n_1 * n_2, 2 * c_hidden, width, **blocks)
+    ab = torch.empty(batch, num_channels, n_1, n_2, dtype=projected.dtype, device=projected.device)
+    grid, blocks = _grid(batch, n_1 * n_2, num_channels)
+    launch(_forward_kernel, grid, projected, mask, ab, n_1 * n_2, num_channels, width, **blocks)
     return ab
 
 
@@ -151,7 +154,7 @@ class _TriangleGate(torch.autograd.Function):
     @staticmethod
     def forward(ctx, projected, mask, c_hidden):
         ctx.save_for_backward(projected, mask)
-        ab = triangle_gate_forward(projected, mask, c_hidden)
+        ab = triangle_gate_forward(projected, mask, 2 * c_hidden)
         a, b = ab.chunk(2, dim=1)
         return a, b, projected[..., 4 * c_hidden :]
 

@@ -11,12 +11,9 @@ from openfold_opt.kernels.triton.triangle_gate import triangle_gate_forward
 def triangle_side(
     z: Tensor, norm: NormWeights, projection: LinearWeights, mask: Tensor, *, out: Tensor
 ) -> Tensor:
-    """Compute kernels.reference.triangle_side; its docstring has the shapes.
-
-    The number of channels is even: the kernel takes them as half of them for each of two sides.
-    """
+    """Compute kernels.reference.triangle_side; its docstring has the shapes."""
     c = out.shape[1]
     normalized = layer_norm(z, norm.weight, norm.bias, eps=norm.eps)
     projected = F.linear(normalized.to(projection.weight.dtype), *projection)
-    out.copy_(triangle_gate_forward(projected.contiguous(), mask.contiguous(), c // 2))
+    out.copy_(triangle_gate_forward(projected.contiguous(), mask.contiguous(), c))
     return projected[..., 2 * c :]
