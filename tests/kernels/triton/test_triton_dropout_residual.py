@@ -69,3 +69,13 @@ def test_bfloat16():
     leaves = random(2, 5, 6, 32), random(2, 5, 6, 32, seed=1), random(2, 5, 6, 32, seed=2)
     fused, expected = with_gate(dropout_residual, mask), with_gate(reference, mask)
     assert_bfloat16_rule(fused, expected, leaves, (True, True, True))
+
+
+def test_residual_that_is_part_of_a_tensor():
+    # Rows 1 to 3 of each sample: the samples have a gap between them.
+    leaves = random(2, 5, 6, 7), random(2, 3, 6, 7, seed=1), random(2, 3, 6, 7, seed=2)
+
+    def part(function):
+        return lambda r, u, g: function(r[:, 1:4], u, None, g)
+
+    assert_same(part(dropout_residual), part(reference), leaves)
