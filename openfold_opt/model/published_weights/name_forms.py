@@ -46,8 +46,9 @@ def recognize_form(names: Iterable[str], *, source: str) -> NameForm:
         if any(name.startswith(starts) for name in names):
             return form
     raise WeightsError(
-        f"{source} has {len(names)} tensors with unknown names: {list_names(names)}; expected the "
-        "names of AlphaFold's parameter files, of OpenFold, or of the MLCommons checkpoint"
+        f"{source}: the names of its tensors ({len(names)}) are unknown: {list_names(names)}; "
+        "expected the names of AlphaFold's parameter files, of OpenFold, or of the MLCommons "
+        "checkpoint"
     )
 
 

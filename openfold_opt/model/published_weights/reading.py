@@ -251,7 +251,7 @@ def _refuse_non_finite(path: Path, state: Mapping[str, Tensor]) -> None:
     broken = [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
         raise WeightsError(
-            f"{path}: {len(broken)} parameters have values that are not finite: "
+            f"{path}: {len(broken)} of {len(state)} parameters have values that are not finite: "
             f"{list_names(broken)}; such weights cannot be used, so take an earlier checkpoint"
         )
 

@@ -95,8 +95,8 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
     wrong = [name for name, array in arrays.items() if array.dtype.kind != "f"]
     if wrong:
         raise WeightsError(
-            f"{path}: {len(wrong)} arrays are not of floating-point numbers: {list_names(wrong)}; "
-            "expected weights"
+            f"{path}: {len(wrong)} of {len(arrays)} arrays do not hold floating-point numbers: "
+            f"{list_names(wrong)}; expected weights"
         )
     return _checked(path, {name: torch.from_numpy(array) for name, array in arrays.items()})
 
@@ -145,7 +145,7 @@ def _checked(path: Path, tensors: object, *, key: str = "") -> dict[str, Tensor]
     ]
     if invalid:
         raise WeightsError(
-            f"{place}: {len(invalid)} entries are not floating-point tensors: "
+            f"{place}: {len(invalid)} of {len(tensors)} entries are not floating-point tensors: "
             f"{list_names(invalid)}; expected a state dict"
         )
     return _without_prefix(tensors)

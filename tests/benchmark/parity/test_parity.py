@@ -13,7 +13,6 @@ import torch
 
 from benchmark.__main__ import main
 from benchmark.parity.comparison import Comparison, relative_error
-from openfold_opt.model.published_weights.reference_config import reference_model_config
 from benchmark.parity.golden_directory import (
     GoldenDirectory,
     GoldenDirectoryError,
@@ -27,6 +26,7 @@ from openfold_opt.kernels.interface import KernelConfig
 from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.model.config import ModelConfig
 from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.model.published_weights.reference_config import reference_model_config
 from openfold_opt.parallel.context import ParallelContext
 from tests.support.gloo_ranks import torchrun
 
