@@ -29,10 +29,12 @@ from benchmark.parity.golden_directory import (
 from benchmark.parity.golden_losses import loss_config
 from benchmark.parity.report import format_table
 from benchmark.parity.trajectory import compare_steps
+from benchmark.parity.weights_directory import compare_weights_directory, is_weights_directory
 from benchmark.replace_file import replace_text
 from openfold_opt.kernels.interface import IMPLEMENTATIONS, KernelConfig, KernelSet
 from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.model.alphafold import AlphaFold
+from openfold_opt.model.config import ModelConfig
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.model.weights import WeightsError, load_weights
 from openfold_opt.parallel.broadcast import gather_objects
@@ -48,7 +50,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "parity",
         help="compare model, losses and optimizer with a golden directory",
         description="Run the batches of golden directories through model, losses, gradients and "
-        "optimizer, and print relative errors, padding excluded. The exit code is 1 if any error "
+        "optimizer, and print relative errors, padding excluded. A directory with weights in "
+        "published forms is also accepted (docs/weights.md). The exit code is 1 if any error "
         "exceeds its tolerance.",
     )
     parser.add_argument(
@@ -153,10 +156,13 @@ def _compare_and_print(
     nothing was compared.
     """
     start = time.monotonic()
-    golden = load_golden_directory(directory)
     ranks = f", sharded over {context.dap.size} ranks" if context.dap.size > 1 else ""
     print(f"== {directory}{ranks}")
-    comparisons = compare_directory(golden, kernels=kernels, context=context)
+    if is_weights_directory(directory):
+        comparisons = _compare_weights(directory, kernels, context)
+    else:
+        golden = load_golden_directory(directory)
+        comparisons = compare_directory(golden, kernels=kernels, context=context)
     print(format_table(comparisons))
     num_failed = max(
         gather_objects(sum(not comparison.is_within for comparison in comparisons), context.world)
@@ -169,6 +175,17 @@ def _compare_and_print(
     return comparisons, num_failed > 0 or not comparisons
 
 
+def _compare_weights(directory: Path, kernels: str, context: ParallelContext) -> list[Comparison]:
+    """Compare each file of a weights directory, and print PASS or FAIL for each."""
+    plan = ExecutionPlan(kernels=_build_kernels(kernels, ModelConfig()), dap=context.dap)
+    results = compare_weights_directory(directory, plan)
+    for name, comparisons in results.items():
+        is_within = all(comparison.is_within for comparison in comparisons)
+        largest = max(comparison.error for comparison in comparisons)
+        print(f"{PASS if is_within else FAIL} {name}: largest error {largest:.2e}")
+    return [comparison for comparisons in results.values() for comparison in comparisons]
+
+
 def compare_directory(
     golden: GoldenDirectory, *, kernels: str, context: ParallelContext
 ) -> list[Comparison]:
@@ -178,7 +195,7 @@ def compare_directory(
         BenchmarkError: The kernels cannot run here.
         GoldenDirectoryError: The directory does not fit the model.
     """
-    plan = ExecutionPlan(kernels=_build_kernels(kernels, golden), dap=context.dap)
+    plan = ExecutionPlan(kernels=_build_kernels(kernels, golden.model_config), dap=context.dap)
     model = AlphaFold(golden.model_config)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"model: {num_parameters:,} parameters in {len(model.state_dict()):,} tensors")
@@ -200,14 +217,13 @@ def compare_directory(
     return comparisons
 
 
-def _build_kernels(name: str, golden: GoldenDirectory) -> KernelSet:
+def _build_kernels(name: str, config: ModelConfig) -> KernelSet:
     """Return the implementation `name` of all operations.
 
     Raises BenchmarkError if it cannot run here.
     """
-    shapes = golden.model_config.kernel_shapes()
     try:
-        return build_kernel_set(KernelConfig.all(name), "cpu", shapes)
+        return build_kernel_set(KernelConfig.all(name), "cpu", config.kernel_shapes())
     except ValueError as error:
         raise BenchmarkError(
             f"--kernels {name} cannot run here: {error}. `--kernels reference` runs everywhere"

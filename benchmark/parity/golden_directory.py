@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from benchmark.command_line import BenchmarkError
-from benchmark.parity.golden_config import model_config
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.config import ModelConfig
+from openfold_opt.model.published_weights.reference_config import reference_model_config
 from openfold_opt.protein.features import FEATURES
 
 
@@ -80,7 +80,7 @@ class GoldenDirectory:
 
     def arrays(self, name: str) -> dict[str, Tensor]:
         """Return the tensors of an .npz file by name."""
-        return {key: torch.from_numpy(array) for key, array in _read_npz(self.path / name).items()}
+        return read_tensors(self.path / name)
 
 
 def load_golden_directory(path: Path) -> GoldenDirectory:
@@ -92,7 +92,7 @@ def load_golden_directory(path: Path) -> GoldenDirectory:
         raise GoldenDirectoryError(f"{path} is not a directory; name one such as golden/model_tiny")
     config = _read_json(path / "config.json") if (path / "config.json").is_file() else None
     try:
-        sizes = ModelConfig() if config is None else model_config(config)
+        sizes = ModelConfig() if config is None else reference_model_config(config)
     except (ValueError, TypeError) as error:
         raise GoldenDirectoryError(f"{path}/config.json: {error}") from error
     return GoldenDirectory(
@@ -100,7 +100,7 @@ def load_golden_directory(path: Path) -> GoldenDirectory:
         config=config,
         model_config=sizes,
         weights=_read_weights(path),
-        batch=_read_batch(path / "batch.npz"),
+        batch=read_batch(path / "batch.npz"),
         results=_read_json(path / "results.json"),
     )
 
@@ -145,12 +145,15 @@ def _weight_from_name(name: str, shape: tuple[int, ...]) -> np.ndarray:
 def _read_weights(path: Path) -> dict[str, Tensor]:
     if not (path / "weights.npz").is_file():
         return weights_from_names(path / "state_dict.tsv")
-    return {
-        name: torch.from_numpy(array) for name, array in _read_npz(path / "weights.npz").items()
-    }
+    return read_tensors(path / "weights.npz")
 
 
-def _read_batch(path: Path) -> FeatureBatch:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the arrays of an .npz file by name. Raises GoldenDirectoryError if it is damaged."""
+    return {name: torch.from_numpy(array) for name, array in _read_npz(path).items()}
+
+
+def read_batch(path: Path) -> FeatureBatch:
     """Read the batch, in which the last dim of every feature is the pass.
 
     Raises GoldenDirectoryError if a feature differs between passes and our batch has it only once.

@@ -11,11 +11,11 @@ from benchmark.mlperf.rules import preset_division
 from openfold_opt.parallel.context import count_training_ranks
 from openfold_opt.protein.index import ShardIndex, verified_checksum
 from openfold_opt.protein.shard_format import sha256_of_file
+from openfold_opt.train.build_run import CHECKPOINT_FOLDER
 from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig, CheckpointStore
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.dataset_split import count_chains, validate_counts
 from openfold_opt.train.global_batch import check_global_batch
-from openfold_opt.train.initial_weights import CHECKPOINT_FOLDER
 
 BYTES_PER_PARAMETER = 16
 """Bytes of a checkpoint per parameter: float32 weights, two moments, running average."""

@@ -96,7 +96,8 @@ def add_parser(subparsers) -> None:
         "--init-checkpoint",
         type=Path,
         metavar="F",
-        help="weights to start from: a file, or the output directory of a run (default: random)",
+        help="weights to start from: the output directory of a run, or a file of MLCommons, "
+        "AlphaFold, OpenFold or safetensors (default: random)",
     )
     parser.add_argument(
         "--init-weights",

@@ -78,14 +78,15 @@ class AlphaFold(nn.Module):
         # state refers to them by position.
         self.input_embedder = InputEmbedder(config.input_embedder, c_m=c_m, c_z=c_z)
         self.recycling_embedder = RecyclingEmbedder(config.recycling_embedder, c_m=c_m, c_z=c_z)
-        self.template_angle_embedder = TemplateAngleEmbedder(c_m=c_m)
-        self.template_pair_embedder = TemplatePairEmbedder(
-            config.template_pair_embedder, c_t=config.c_t
-        )
-        self.template_pair_stack = TemplatePairStack(config.template_pair_stack, c_t=config.c_t)
-        self.template_pointwise_attention = TemplatePointwiseAttention(
-            config.template_pointwise_attention, c_t=config.c_t, c_z=c_z
-        )
+        if config.has_templates:
+            self.template_angle_embedder = TemplateAngleEmbedder(c_m=c_m)
+            self.template_pair_embedder = TemplatePairEmbedder(
+                config.template_pair_embedder, c_t=config.c_t
+            )
+            self.template_pair_stack = TemplatePairStack(config.template_pair_stack, c_t=config.c_t)
+            self.template_pointwise_attention = TemplatePointwiseAttention(
+                config.template_pointwise_attention, c_t=config.c_t, c_z=c_z
+            )
         self.extra_msa_embedder = ExtraMSAEmbedder(c_e=config.c_e)
         self.extra_msa_stack = ExtraMSAStack(config.extra_msa_stack, c_e=config.c_e, c_z=c_z)
         self.evoformer_stack = EvoformerStack(config.evoformer_stack, c_m=c_m, c_z=c_z, c_s=c_s)
@@ -188,16 +189,14 @@ class AlphaFold(nn.Module):
             recycled.first_row, recycled.z, recycled.pseudo_beta, plan
         )
         first_row = (m[:, :1] + row_update[:, None]).to(m.dtype)
-        m = torch.cat([first_row, m[:, 1:], self._template_rows(features)], dim=1)
+        m = torch.cat([first_row, m[:, 1:], *self._template_rows(features)], dim=1)
         z = (z + z_update).to(z.dtype)
-        z = z + self._template_pairs(features, z, pair_mask, dropout, plan)
+        if self.config.has_templates:
+            z = z + self._template_pairs(features, z, pair_mask, dropout, plan)
         extra = (features.extra_msa, features.extra_has_deletion, features.extra_deletion_value)
         e = self.extra_msa_embedder(*(scatter(x, plan.dap, dim=1) for x in extra))
         z = self.extra_msa_stack(e, z, (features.extra_msa_mask, pair_mask), dropout, plan)[1]
-        # The row of a template exists at residues whose psi, the third torsion angle, exists.
-        msa_mask = torch.cat(
-            [features.msa_mask, features.template_torsion_angles_mask[..., 2]], dim=1
-        )
+        msa_mask = torch.cat([features.msa_mask, *self._template_row_masks(features)], dim=1)
         m, z = self.evoformer_stack(
             scatter(m, plan.dap, dim=1), z, (msa_mask, pair_mask), dropout, plan
         )
@@ -218,14 +217,29 @@ class AlphaFold(nn.Module):
             msa=msa, pair=SharedResult(pair, Tensor.float), first_row=first_row.float(), s=s.float()
         )
 
-    def _template_rows(self, features: FeatureBatch) -> Tensor:
-        """Embed the torsion angles of the templates as MSA rows: [batch, N_templ, N_res, c_m]."""
-        return self.template_angle_embedder(
+    def _template_rows(self, features: FeatureBatch) -> tuple[Tensor, ...]:
+        """Embed the torsion angles of the templates as MSA rows: [batch, N_templ, N_res, c_m].
+
+        The tuple is empty if the model has no templates.
+        """
+        if not self.config.has_templates:
+            return ()
+        rows = self.template_angle_embedder(
             features.template_aatype,
             features.template_torsion_angles_sin_cos,
             features.template_alt_torsion_angles_sin_cos,
             features.template_torsion_angles_mask,
         )
+        return (rows,)
+
+    def _template_row_masks(self, features: FeatureBatch) -> tuple[Tensor, ...]:
+        """Return the mask of the template rows: [batch, N_templ, N_res], or an empty tuple.
+
+        The row of a template exists at residues whose psi, the third torsion angle, exists.
+        """
+        if not self.config.has_templates:
+            return ()
+        return (features.template_torsion_angles_mask[..., 2],)
 
     def _template_pairs(
         self,
@@ -266,7 +280,7 @@ class AlphaFold(nn.Module):
             final_atom_positions=final_positions(features, structure),
             final_atom_mask=features.atom37_atom_exists,
             final_affine_tensor=structure.frames[:, -1],
-            **self.auxiliary_heads((msa, pair, trunk.s), sm_single, plan),
+            **self.auxiliary_heads((msa, pair, trunk.s), sm_single, features.seq_mask, plan),
         )
 
 

@@ -84,7 +84,11 @@ class AuxiliaryHeads(nn.Module):
             self.tm = LinearHead(c_z, config.num_bins_aligned_error)
 
     def forward(
-        self, representations: tuple[Tensor, Tensor, Tensor], sm_single: Tensor, plan: ExecutionPlan
+        self,
+        representations: tuple[Tensor, Tensor, Tensor],
+        sm_single: Tensor,
+        seq_mask: Tensor,
+        plan: ExecutionPlan,
     ) -> dict[str, Tensor]:
         """Run all heads.
 
@@ -92,6 +96,7 @@ class AuxiliaryHeads(nn.Module):
             representations: msa [batch, N_clust, N_res, c_m], pair [batch, N_res, N_res, c_z] and
                 single [batch, N_res, c_s].
             sm_single: [batch, N_res, c_s], the last state of the structure module.
+            seq_mask: [batch, N_res], 0 at padding, which the TM score does not count.
             plan: kernels.
 
         Returns:
@@ -107,9 +112,8 @@ class AuxiliaryHeads(nn.Module):
             "experimentally_resolved_logits": self.experimentally_resolved(single),
         }
         if self.config.has_tm_score:
-            outputs.update(
-                _predicted_errors(self.tm(pair), self.config.max_bin_aligned_error_angstrom)
-            )
+            max_bin = self.config.max_bin_aligned_error_angstrom
+            outputs.update(_predicted_errors(self.tm(pair), seq_mask, max_bin))
         return outputs
 
 
@@ -122,38 +126,12 @@ def predicted_lddt(logits: Tensor) -> Tensor:
     return (torch.softmax(logits.detach(), dim=-1) * centers).sum(-1)
 
 
-def aligned_error_centers(logits: Tensor, max_bin: float) -> Tensor:
-    """Return the centers of the bins of the aligned error, angstrom: [num_bins].
-
-    logits: [..., num_bins]; max_bin: last bin edge, angstrom.
-    """
-    num_bins = logits.shape[-1]
-    width = max_bin / (num_bins - 2)
-    return (torch.arange(num_bins, dtype=logits.dtype, device=logits.device) + 0.5) * width
-
-
-def tm_score_terms(probabilities: Tensor, centers: Tensor, *, num_res: int) -> Tensor:
-    """Return the expected TM-score term of each pair (supplement 1.9.7, equation 39).
-
-    Args:
-        probabilities: [..., num_bins]
-        centers: [num_bins] angstrom, from aligned_error_centers.
-        num_res: number of residues of the chain.
-
-    Returns:
-        [...]
-    """
-    scale = 1.24 * (max(num_res, 19) - 15) ** (1.0 / 3) - 1.8
-    return (probabilities / (1.0 + (centers / scale).square())).sum(-1)
-
-
-def _predicted_errors(logits: Tensor, max_bin: float) -> dict[str, Tensor]:
+def _predicted_errors(logits: Tensor, seq_mask: Tensor, max_bin: float) -> dict[str, Tensor]:
     """Compute the expected aligned error and the TM score (supplement 1.9.7).
-
-    The TM score counts every residue of the tensor including padding, as in the benchmark.
 
     Args:
         logits: [batch, N_res, N_res, num_bins]
+        seq_mask: [batch, N_res], 0 at padding.
         max_bin: last bin edge, angstrom.
 
     Returns:
@@ -161,11 +139,64 @@ def _predicted_errors(logits: Tensor, max_bin: float) -> dict[str, Tensor]:
     """
     centers = aligned_error_centers(logits, max_bin)
     probabilities = torch.softmax(logits.detach(), dim=-1)
-    tm_terms = tm_score_terms(probabilities, centers, num_res=logits.shape[-2])
     return {
         "tm_logits": logits,
-        "predicted_tm_score": tm_terms.mean(-1).amax(-1),
+        "predicted_tm_score": predicted_tm_score(probabilities, seq_mask, max_bin),
         "aligned_confidence_probs": probabilities,
         "predicted_aligned_error": (probabilities * centers).sum(-1),
         "max_predicted_aligned_error": centers[-1],
     }
+
+
+def aligned_error_centers(logits: Tensor, max_bin: float) -> Tensor:
+    """Return the centers of the bins of the aligned error, angstrom: [num_bins].
+
+    The last bin has no upper edge; its center is half a bin width above its lower edge, max_bin.
+    """
+    num_bins = logits.shape[-1]
+    width = max_bin / (num_bins - 2)
+    return (torch.arange(num_bins, dtype=logits.dtype, device=logits.device) + 0.5) * width
+
+
+def predicted_tm_score(probabilities: Tensor, residue_mask: Tensor, max_bin: float) -> Tensor:
+    """Compute the TM score (supplement 1.9.7) over the residues of a mask.
+
+    With a mask of ones, padding counts, too; this is the score that the benchmark's reference
+    computes.
+
+    Args:
+        probabilities: [batch, N_res, N_res, num_bins] of the aligned error.
+        residue_mask: [batch, N_res], 1 at the residues that count.
+        max_bin: last bin edge, angstrom.
+
+    Returns:
+        [batch]
+    """
+    scores = aligned_tm_scores(probabilities, residue_mask, max_bin)
+    return largest_tm_score(scores, residue_mask)
+
+
+def aligned_tm_scores(probabilities: Tensor, residue_mask: Tensor, max_bin: float) -> Tensor:
+    """Compute the TM score after alignment on each of some residues.
+
+    Args:
+        probabilities: [batch, n, N_res, num_bins]
+        residue_mask: [batch, N_res], 1 at the residues that count.
+        max_bin: last bin edge, angstrom.
+
+    Returns:
+        [batch, n]
+    """
+    num_residues = residue_mask.sum(-1, dtype=torch.float64)
+    scale = (1.24 * (num_residues.clamp(min=19) - 15) ** (1.0 / 3) - 1.8).to(probabilities.dtype)
+    centers = aligned_error_centers(probabilities, max_bin)
+    divisors = 1.0 + (centers / scale[:, None]).square()
+    tm_terms = (probabilities / divisors[:, None, None, :]).sum(-1)
+    # Padding has scores that are not finite if its logits are not, so it is selected, not scaled.
+    sums = tm_terms.masked_fill(~residue_mask.bool()[:, None, :], 0.0).sum(-1)
+    return sums / num_residues[:, None].to(sums.dtype)
+
+
+def largest_tm_score(scores: Tensor, residue_mask: Tensor) -> Tensor:
+    """Return the TM score [batch] from scores after alignment on each residue [batch, N_res]."""
+    return scores.masked_fill(~residue_mask.bool(), 0.0).amax(-1)

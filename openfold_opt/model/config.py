@@ -33,6 +33,7 @@ class ModelConfig:
     c_t: int = 64
     """Channels of the template pair representation."""
     has_templates: bool = True
+    """Whether the model uses templates. AlphaFold's models 3, 4 and 5 have no modules for them."""
     input_embedder: InputEmbedderConfig = InputEmbedderConfig()
     recycling_embedder: RecyclingEmbedderConfig = RecyclingEmbedderConfig()
     template_pair_embedder: TemplatePairEmbedderConfig = TemplatePairEmbedderConfig()
@@ -56,7 +57,7 @@ class ModelConfig:
     def kernel_shapes(self) -> KernelShapes:
         """Return the largest sizes that the kernels have to support."""
         msa_stacks = (self.extra_msa_stack, self.evoformer_stack)
-        pair_stacks = (self.template_pair_stack, *msa_stacks)
+        pair_stacks = (*((self.template_pair_stack,) if self.has_templates else ()), *msa_stacks)
         hidden = [stack.c_hidden_triangle_multiplication for stack in pair_stacks]
         head_sizes = [stack.c_hidden_triangle_attention for stack in pair_stacks] + [
             stack.c_hidden_msa_attention for stack in msa_stacks

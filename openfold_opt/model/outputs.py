@@ -54,7 +54,7 @@ class ModelOutputs:
     tm_logits: Tensor | None = None
     """[batch, N_res, N_res, num_bins], if the model has the TM-score head"""
     predicted_tm_score: Tensor | None = None
-    """[batch], if the model has the TM-score head"""
+    """[batch], without padding, if the model has the TM-score head"""
     aligned_confidence_probs: Tensor | None = None
     """[batch, N_res, N_res, num_bins], if the model has the TM-score head"""
     predicted_aligned_error: Tensor | None = None

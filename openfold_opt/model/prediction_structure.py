@@ -10,7 +10,11 @@ from torch import Tensor
 
 from openfold_opt.geometry.rigid import Rigid
 from openfold_opt.model.alphafold import AlphaFold
-from openfold_opt.model.auxiliary_heads import aligned_error_centers, tm_score_terms
+from openfold_opt.model.auxiliary_heads import (
+    aligned_error_centers,
+    aligned_tm_scores,
+    largest_tm_score,
+)
 from openfold_opt.model.prediction_plan import PredictionPlan
 from openfold_opt.model.prediction_trunk import TrunkState
 from openfold_opt.model.sharded_pairs import take_columns
@@ -93,25 +97,17 @@ def predict_aligned_errors(
         sink: called on the first rank with rows of the expected errors, angstrom.
     """
     heads, axis = model.auxiliary_heads, plan.dap
-    lengths, row_scores, largest = mask.sum(-1), [], 0.0
+    max_bin, row_scores = heads.config.max_bin_aligned_error_angstrom, []
     for rows in plan.blocks("pair_heads", z.shape[1]):
-        logits = heads.tm(z[:, rows].float())
-        centers = aligned_error_centers(logits, heads.config.max_bin_aligned_error_angstrom)
-        probabilities = torch.softmax(logits, dim=-1)
-        terms = torch.stack(
-            [
-                tm_score_terms(sample, centers, num_res=int(length))
-                for sample, length in zip(probabilities, lengths)
-            ]
-        )
-        row_scores.append((terms * mask[:, None, :]).sum(-1) / lengths[:, None])
-        largest = float(centers[-1])
+        probabilities = torch.softmax(heads.tm(z[:, rows].float()), dim=-1)
+        centers = aligned_error_centers(probabilities, max_bin)
+        row_scores.append(aligned_tm_scores(probabilities, mask, max_bin))
         if sink is not None:
             _send_rows((probabilities * centers).sum(-1), rows, z.shape[1], axis, sink)
     scores = gather(
         torch.cat(row_scores, dim=1), axis, dim=1, length=mask.shape[1], what="row scores"
     )
-    return AlignedErrors(ptm=(scores * mask).amax(-1), largest=largest)
+    return AlignedErrors(ptm=largest_tm_score(scores, mask), largest=float(centers[-1]))
 
 
 @torch.no_grad()

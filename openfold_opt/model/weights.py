@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -13,7 +13,7 @@ _MAX_NAMES_IN_MESSAGE = 8
 
 
 class WeightsError(ValueError):
-    """Weights do not belong to the model."""
+    """Weights cannot be used; the message names them, the reason and the remedy."""
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
@@ -37,27 +37,40 @@ def check_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, source: st
     Raises:
         WeightsError: tensors are missing or extra, or have a wrong shape; names them.
     """
-    own = model.state_dict()
-    missing = [name for name in own if name not in tensors]
-    extra = [name for name in tensors if name not in own]
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    mismatch = describe_mismatch(tensors, expected)
+    if mismatch:
+        raise WeightsError(f"weights of {source} do not fit the model; {mismatch}")
+
+
+def describe_mismatch(
+    tensors: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]]
+) -> str | None:
+    """Return which names are missing or extra, and which shapes are wrong; None if there are none.
+
+    Args:
+        tensors: tensors by name.
+        expected: shapes by name.
+    """
     wrong_shape = [
-        f"{name} {list(tensors[name].shape)} instead of {list(own[name].shape)}"
-        for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
+        f"{name} {list(tensors[name].shape)} instead of {list(shape)}"
+        for name, shape in expected.items()
+        if name in tensors and tuple(tensors[name].shape) != tuple(shape)
     ]
     problems = [
-        f"{len(names)} {what}: {_listed(names)}"
+        f"{len(names)} {what}: {list_names(names)}"
         for what, names in (
-            ("missing", missing),
-            ("extra", extra),
+            ("missing", [name for name in expected if name not in tensors]),
+            ("extra", [name for name in tensors if name not in expected]),
             ("with a wrong shape", wrong_shape),
         )
         if names
     ]
-    if problems:
-        raise WeightsError(f"weights of {source} do not fit the model; " + "; ".join(problems))
+    return "; ".join(problems) or None
 
 
-def _listed(names: list[str]) -> str:
+def list_names(names: Iterable[str]) -> str:
+    """Return the first names as text, and how many more there are."""
+    names = list(names)
     more = len(names) - _MAX_NAMES_IN_MESSAGE
     return ", ".join(names[:_MAX_NAMES_IN_MESSAGE]) + (f" and {more} more" if more > 0 else "")

@@ -18,6 +18,7 @@ from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
 from openfold_opt.losses.config import LossConfig
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.model.published_weights.run_directory import CHECKPOINT_FOLDER
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import broadcast_object, check_same_everywhere, gather_objects
 from openfold_opt.parallel.context import ParallelContext
@@ -25,7 +26,7 @@ from openfold_opt.train.checkpoint.checkpoint_store import CheckpointStore
 from openfold_opt.train.checkpoint.run_state import Progress, RunIdentity, restore_run, share_state
 from openfold_opt.train.config import RunConfig, config_hash
 from openfold_opt.train.evaluation.evaluator import Evaluator
-from openfold_opt.train.initial_weights import CHECKPOINT_FOLDER, INIT_WEIGHTS, initialize
+from openfold_opt.train.initial_weights import INIT_WEIGHTS, initialize
 from openfold_opt.train.memory_plan import plan_recomputation
 from openfold_opt.train.precision import low_precision_names
 from openfold_opt.train.step import StepConfig, TrainStep

@@ -31,7 +31,9 @@ def count_recomputed_blocks(config: RunConfig, num_recomputed_blocks: int) -> di
 
     num_recomputed_blocks: from the ExecutionPlan, which has one number for all stacks.
     """
-    names = ("template_pair_stack", "extra_msa_stack", "evoformer_stack")
+    names = ["extra_msa_stack", "evoformer_stack"]
+    if config.model.has_templates:
+        names.insert(0, "template_pair_stack")
     sizes = {name: getattr(config.model, name).num_blocks for name in names}
     return {name: min(num_recomputed_blocks, size) for name, size in sizes.items()}
 

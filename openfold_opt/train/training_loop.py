@@ -9,12 +9,12 @@ from dataclasses import replace
 
 from openfold_opt.loader.reorder_window import StreamState
 from openfold_opt.loader.sampler import num_recycling_iterations
+from openfold_opt.model.published_weights.checkpoint_folder import Snapshot
 from openfold_opt.parallel.broadcast import broadcast_object, gather_objects
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.parallel.heartbeat import SilentHeartbeat
 from openfold_opt.train.build_run import PreparedRun, peak_memory_bytes
 from openfold_opt.train.checkpoint.background_writer import BackgroundWriter
-from openfold_opt.train.checkpoint.checkpoint_store import Snapshot
 from openfold_opt.train.checkpoint.run_state import Progress, take_snapshot
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import OpenData

@@ -202,10 +202,8 @@ def test_helpers_of_tests_are_in_support():
 # Functions of openfold_opt whose signature may have Any: torch's state dicts.
 STATE_DICT_FUNCTIONS = {
     "adam_state_dict",
-    "load_file",
     "load_state_dict",
     "mlcommons_form",
-    "_restore_weights",
 }
 
 

@@ -10,6 +10,7 @@ from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.config import ModelConfig
 from openfold_opt.model.dropout import DropoutState
 from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
+from openfold_opt.protein.features import FEATURES
 from tests.support.tiny_model import randomized
 
 PLAN = ExecutionPlan.reference()
@@ -158,6 +159,56 @@ def test_padding_does_not_affect_other_residues(small_config, random_batch):
         first.final_atom_positions[:, :6], second.final_atom_positions[:, :6], rtol=1e-4, atol=1e-4
     )
     torch.testing.assert_close(first.pair[:, :6, :6], second.pair[:, :6, :6], rtol=1e-4, atol=1e-4)
+
+
+def residues(name, first, last):
+    """Return the index of these residues in every dim of a feature that counts residues."""
+    dims = FEATURES[name].leading_dims(batched=True) + FEATURES[name].shape
+    return tuple(slice(first, last) if dim == "N_res" else slice(None) for dim in dims)
+
+
+def test_padding_is_not_part_of_the_tm_score(small_config, random_batch):
+    """A sample of six residues has the same score alone and padded to eight."""
+    model = randomized(small_config)
+    alone = {
+        name: getattr(random_batch, name)[residues(name, 0, 6)].contiguous() for name in FEATURES
+    }
+    padded = {}
+    for name in ("seq_mask", "msa_mask", "extra_msa_mask", "template_torsion_angles_mask"):
+        padded[name] = getattr(random_batch, name).clone()
+        padded[name][residues(name, 6, 8)] = 0.0
+    with torch.no_grad():
+        scores = [
+            model(
+                dataclasses.replace(random_batch, **changes), PLAN, num_recycling_iterations=1
+            ).predicted_tm_score
+            for changes in (alone, padded, {})
+        ]
+    torch.testing.assert_close(scores[1], scores[0], rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(scores[2], scores[0], rtol=1e-3)
+
+
+def test_without_templates_the_model_has_no_modules_for_them_and_ignores_them(
+    small_config, random_batch
+):
+    config = dataclasses.replace(small_config, has_templates=False)
+    model = randomized(config)
+    assert not [name for name in model.state_dict() if "template" in name]
+    with_templates = AlphaFold(small_config).state_dict()
+    kept = [name for name in with_templates if not name.startswith("template")]
+    assert list(model.state_dict()) == kept
+    changed = dataclasses.replace(
+        random_batch,
+        template_aatype=(random_batch.template_aatype + 1) % 20,
+        template_torsion_angles_mask=torch.zeros_like(random_batch.template_torsion_angles_mask),
+    )
+    outputs = [
+        model(each, PLAN, num_recycling_iterations=1, dropout=dropout())
+        for each in (random_batch, changed)
+    ]
+    assert torch.equal(outputs[0].pair, outputs[1].pair)
+    total(outputs[0]).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_bfloat16_trunk_stays_close_and_the_structure_is_float32(small_config, random_batch):

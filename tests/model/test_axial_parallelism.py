@@ -64,14 +64,20 @@ def synthetic_batch(num_res: int) -> FeatureBatch:
 
 
 def run_model(
-    dap: AxisGroup, *, num_res: int, kernels: str, num_recomputed_blocks: int
+    dap: AxisGroup,
+    *,
+    num_res: int,
+    kernels: str,
+    num_recomputed_blocks: int,
+    has_templates: bool = True,
 ) -> tuple[list[Tensor], nn.Module]:
     """Run the model with recycling, dropout and losses.
 
     Returns:
         The outputs, and the module with the gradients of this rank.
     """
-    model = AlphaFold(tiny_model(), seed=None)
+    config = dataclasses.replace(tiny_model(), has_templates=has_templates)
+    model = AlphaFold(config, seed=None)
     randomize(model)
     batch = synthetic_batch(num_res)
     plan = plan_for(dap, kernels=kernels, num_recomputed_blocks=num_recomputed_blocks)
@@ -190,11 +196,14 @@ def compare_cases(
     return [compare_with_one_rank(context, kind, case) for kind, case in cases]
 
 
-def model_case(num_res: int, kernels: str, num_recomputed_blocks: int) -> tuple[str, dict]:
+def model_case(
+    num_res: int, kernels: str, num_recomputed_blocks: int, **case: bool
+) -> tuple[str, dict]:
     return "model", {
         "num_res": num_res,
         "kernels": kernels,
         "num_recomputed_blocks": num_recomputed_blocks,
+        **case,
     }
 
 
@@ -214,6 +223,7 @@ def template_case(num_res: int, num_templates: int, **case: int) -> tuple[str, d
             [
                 model_case(8, "reference", 0),
                 model_case(7, "cpu", ALL_BLOCKS),
+                model_case(7, "reference", 0, has_templates=False),
                 block_case(16, num_chunks=1),
                 block_case(16, num_chunks=3),
             ],

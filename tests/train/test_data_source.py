@@ -204,7 +204,8 @@ def test_a_full_disk_keeps_the_previous_checkpoint(data_dir, tmp_path):
         from pathlib import Path
         import torch
         from openfold_opt.train.checkpoint import checkpoint_store
-        from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig, Snapshot
+        from openfold_opt.model.published_weights.checkpoint_folder import Snapshot
+        from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig
         def snapshot(step, size):
             tensors = {"values": torch.zeros(size)}
             return Snapshot(

@@ -14,6 +14,7 @@ from openfold_opt.train.errors import SetupError
 from openfold_opt.train.trainer import Trainer
 from tests.support.recording_observer import Recorder
 from tests.support.synthetic_samples import MemorySource, tiny_config
+from tests.support.tiny_weights import tiny_weights, weights_file
 
 
 class SetupRecorder(Recorder):
@@ -106,6 +107,26 @@ def test_a_line_describes_what_was_loaded_from_a_file(parent, tmp_path):
         tiny_config(max_steps=1), tmp_path / "b", init_checkpoint=tmp_path / "plain.pt"
     ).lines
     assert any(line.endswith("plain.pt; Adam starts from zero") for line in lines)
+
+
+@pytest.mark.parametrize("form", ["alphafold", "openfold"])
+def test_a_published_form_gives_the_same_loss(parent, tmp_path, form):
+    state = load_checkpoint(parent[1]).views("values")
+    path = weights_file(tmp_path / "weights", tiny_config().model, state, form=form)
+    recorder = train(tiny_config(max_steps=1), tmp_path / form, init_checkpoint=path)
+    kind = {"alphafold": "AlphaFold parameters", "openfold": "OpenFold checkpoint"}[form]
+    expected = f" of the {kind} {path}; Adam starts from zero"
+    assert any(line.endswith(expected) for line in recorder.lines)
+    torch.save(state, tmp_path / "own.pt")
+    own = first_loss(tmp_path / "own", init_checkpoint=tmp_path / "own.pt")
+    assert recorder.steps[0].loss == own
+
+
+def test_weights_of_another_model_are_refused(parent, tmp_path):
+    config, state = tiny_weights(has_templates=False)
+    path = weights_file(tmp_path / "weights", config, state, form="openfold")
+    with pytest.raises(SetupError, match="with the sizes of this run; .*; choose weights of this"):
+        train(tiny_config(), tmp_path / "new", init_checkpoint=path)
 
 
 def test_a_directory_without_a_run_is_refused(tmp_path):

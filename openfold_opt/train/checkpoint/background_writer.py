@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from openfold_opt.train.checkpoint.checkpoint_store import CheckpointStore, Snapshot
+from openfold_opt.model.published_weights.checkpoint_folder import Snapshot
+from openfold_opt.train.checkpoint.checkpoint_store import CheckpointStore
 
 
 class BackgroundWriter:

@@ -1,10 +1,8 @@
-"""Write, find, verify and prune the checkpoints of a run.
+"""Write, find and prune the checkpoints of a run.
 
-A checkpoint is a folder such as `step_00000040`. It holds the tensors as
-torch.distributed.checkpoint writes them (.metadata, *.distcp) and `checkpoint.json`, which
-describes the run, the offsets of the parameters in the tensors, and the size and SHA-256 of every
-file. A checkpoint is written under a temporary name, flushed to the disk and then renamed, so a
-folder with a final name is complete unless it was damaged later.
+openfold_opt.model.published_weights.checkpoint_folder describes and reads the folder of a
+checkpoint. A checkpoint is written under a temporary name, flushed to the disk and then renamed, so
+a folder with a final name is complete unless it was damaged later.
 """
 
 from __future__ import annotations
@@ -12,28 +10,24 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
-from torch import Tensor
-
+from openfold_opt.model.published_weights.checkpoint_folder import (
+    DESCRIPTION,
+    CheckpointRecord,
+    Snapshot,
+    read_checkpoint,
+    read_record,
+)
+from openfold_opt.model.weights import WeightsError
 from openfold_opt.protein.shard_format import sha256_of_file
 from openfold_opt.train.errors import CheckpointError
 
 TEMPORARY_SUFFIX = ".tmp"
-DESCRIPTION = "checkpoint.json"
-_FORBIDDEN_CLASS = re.compile(r"GLOBAL ([\w.]+)")
-"""Matches the class name in the message of torch.load when it refuses to load a class."""
-_NO_CHECKPOINT = "Weights only load failed"
-"""Start of the message of torch.load about bytes that are not a checkpoint.
-
-The rest of the message advises loading them without the check.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,55 +50,18 @@ class CheckpointConfig:
             )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Snapshot:
-    """Content of a checkpoint."""
-
-    step: int
-    samples_seen: int
-    lddt_ca: float | None
-    """Result of the evaluation right after this step, if there was one."""
-    facts: Mapping[str, Any]
-    """Values that JSON can store."""
-    layout: Mapping[str, tuple[int, tuple[int, ...]]]
-    """For each parameter, in model order: offset of its first element in a tensor, and shape."""
-    tensors: Mapping[str, Tensor]
-    """One-dimensional CPU tensors; each has an entry for every element of every parameter."""
-
-    def views(self, name: str) -> dict[str, Tensor]:
-        """Return the views of one tensor by parameter name."""
-        flat = self.tensors[name]
-        return {
-            parameter: flat[start : start + torch.Size(shape).numel()].view(shape)
-            for parameter, (start, shape) in self.layout.items()
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckpointRecord:
-    """Description of a checkpoint, read from its `checkpoint.json`."""
-
-    step: int
-    """From the name of the folder."""
-    samples_seen: int
-    """-1 if the description cannot be read."""
-    lddt_ca: float | None
-    content: Mapping[str, Any] | None
-    """The complete description; None if it cannot be read."""
-
-
 class CheckpointStore:
     """The folder with the checkpoints of one run. Only one process may write to it."""
 
     def __init__(self, folder: Path, config: CheckpointConfig) -> None:
         # Import now, so that the first checkpoint does not delay training.
-        importlib.import_module("openfold_opt.train.checkpoint.tensors")
+        importlib.import_module("openfold_opt.model.published_weights.checkpoint_tensors")
         self.folder = folder
         self._config = config
 
     def records(self) -> list[CheckpointRecord]:
         """Return the records of all checkpoints, oldest first."""
-        return [_read_record(path) for path in sorted(self.folder.glob(f"step_{'[0-9]' * 8}"))]
+        return [read_record(path) for path in sorted(self.folder.glob(f"step_{'[0-9]' * 8}"))]
 
     def path(self, step: int) -> Path:
         """Return the path of the checkpoint of a step, whether or not it exists."""
@@ -186,7 +143,7 @@ class CheckpointStore:
 def _write(folder: Path, snapshot: Snapshot) -> None:
     """Write tensors and description to a folder, and flush them to the disk."""
     # Imported here: it takes 46 MiB, which a process without checkpoints does not need.
-    from openfold_opt.train.checkpoint.tensors import write_tensors
+    from openfold_opt.model.published_weights.checkpoint_tensors import write_tensors
 
     write_tensors(folder, snapshot.tensors)
     files = {
@@ -208,91 +165,12 @@ def _write(folder: Path, snapshot: Snapshot) -> None:
     _flush(folder)
 
 
-def _read_record(path: Path) -> CheckpointRecord:
-    """Read the description. It was complete once, so an unreadable one means damage."""
-    digits = path.name.removeprefix("step_")
-    step = int(digits) if digits.isdigit() else -1
-    try:
-        content = json.loads((path / DESCRIPTION).read_text())
-        return CheckpointRecord(
-            step=step,
-            samples_seen=content["samples_seen"],
-            lddt_ca=content["lddt_ca"],
-            content=content,
-        )
-    except (OSError, ValueError, TypeError, KeyError):
-        return CheckpointRecord(step=step, samples_seen=-1, lddt_ca=None, content=None)
-
-
 def load_checkpoint(path: Path) -> Snapshot:
     """Return the content of a checkpoint folder. Raises CheckpointError if it is not complete."""
-    # Imported here for the reason given in _write.
-    from openfold_opt.train.checkpoint.tensors import read_tensors
-
-    record = _read_record(path)
-    content = record.content
-    if content is None:
-        raise CheckpointError(
-            f"{path} is not a complete checkpoint: its {DESCRIPTION} is missing or unreadable"
-        )
-    for name, expected in content["files"].items():
-        file = path / name
-        if not file.is_file():
-            raise CheckpointError(
-                f"checkpoint {path}: the file {name}, which {DESCRIPTION} lists, is missing"
-            )
-        if file.stat().st_size != expected["size"]:
-            raise CheckpointError(
-                f"{file} has {file.stat().st_size} bytes, expected {expected['size']}: truncated"
-            )
-        if sha256_of_file(file) != expected["sha256"]:
-            raise CheckpointError(f"{file} is damaged: its SHA-256 differs from {DESCRIPTION}")
-    tensors = read_tensors(path, content["tensors"])
-    layout = {name: (start, tuple(shape)) for name, (start, shape) in content["layout"].items()}
-    return Snapshot(
-        step=content["step"],
-        samples_seen=record.samples_seen,
-        lddt_ca=record.lddt_ca,
-        facts=content["facts"],
-        layout=layout,
-        tensors=tensors,
-    )
-
-
-def load_file(path: Path) -> dict[str, Any]:
-    """Return the content of a file of torch.save, with tensors on the CPU.
-
-    Raises CheckpointError if torch.load cannot read the file, or if it does not hold a dict.
-    """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and pickle raise many types of errors on invalid bytes
-        forbidden = _FORBIDDEN_CLASS.search(str(error))
-        if forbidden is not None:
-            raise CheckpointError(
-                f"{path} holds an object of the class {forbidden[1]}, which is not loaded because "
-                "such objects can run code; expected only tensors, numbers, strings, lists and "
-                "dicts: save only the weights, without that object"
-            ) from error
-        raise CheckpointError(
-            f"{path} is not a checkpoint that torch.load can read: {_why_not_loaded(path, error)}"
-        ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a dict")
-    return content
-
-
-def _why_not_loaded(path: Path, error: Exception) -> str:
-    if path.stat().st_size == 0:
-        return "it is empty; fetch it again"
-    if str(error).startswith(_NO_CHECKPOINT):
-        with path.open("rb") as file:
-            start = file.read(20)
-        return (
-            f"it begins with {start!r}; expected a file of torch.save, so fetch it again or save "
-            "it with torch.save"
-        )
-    return _first_line(error)
+        return read_checkpoint(path)
+    except WeightsError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from openfold_opt.loader.reorder_window import StreamState
+from openfold_opt.model.published_weights.checkpoint_folder import Snapshot
+from openfold_opt.model.published_weights.stored_tensors import AVERAGE_KEY
 from openfold_opt.model.weights import RESUMABLE_KEY
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import broadcast_object, broadcast_tensor
-from openfold_opt.train.checkpoint.checkpoint_store import Snapshot
 from openfold_opt.train.errors import CheckpointError
 from openfold_opt.train.optim.adam import OptimizerConfig, adam_state_dict
 from openfold_opt.train.step import TrainStep
@@ -140,10 +141,12 @@ def mlcommons_form(
 ) -> dict[str, Any]:
     """Return a snapshot in the form of MLCommons' initial checkpoint, plus the running average.
 
-    That is a dict with the keys iteration, alphafold_state_dict and optimizer_state_dict.
+    That is a dict with the keys iteration, alphafold_state_dict and optimizer_state_dict. There is
+    no average before the first update of the weights.
     """
     first, second = snapshot.views("exp_avg"), snapshot.views("exp_avg_sq")
-    return {
+    average = snapshot.views("average") if snapshot.facts["num_updates"] else None
+    form = {
         "iteration": snapshot.step,
         RESUMABLE_KEY: {name: view.clone() for name, view in snapshot.views("values").items()},
         "optimizer_state_dict": adam_state_dict(
@@ -153,10 +156,10 @@ def mlcommons_form(
             num_steps=snapshot.facts["num_steps"],
             learning_rate=learning_rate,
         ),
-        "weight_average_state_dict": {
-            name: view.clone() for name, view in snapshot.views("average").items()
-        },
     }
+    if average is not None:
+        form[AVERAGE_KEY] = {name: view.clone() for name, view in average.items()}
+    return form
 
 
 @torch.no_grad()

@@ -13,7 +13,6 @@ import torch
 
 from benchmark.__main__ import main
 from benchmark.parity.comparison import Comparison, relative_error
-from benchmark.parity.golden_config import model_config
 from benchmark.parity.golden_directory import (
     GoldenDirectory,
     GoldenDirectoryError,
@@ -27,6 +26,7 @@ from openfold_opt.kernels.interface import KernelConfig
 from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.model.config import ModelConfig
 from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.model.published_weights.reference_config import reference_model_config
 from openfold_opt.parallel.context import ParallelContext
 from tests.support.gloo_ranks import torchrun
 
@@ -200,11 +200,11 @@ def test_a_missing_directory_is_an_error(tmp_path, capsys):
 
 def test_a_configuration_without_a_field_is_an_error(shared):
     golden = json.loads((shared / "golden" / "model_tiny" / "config.json").read_text())
-    config = model_config(golden)
+    config = reference_model_config(golden)
     assert config.auxiliary_heads.has_tm_score and config.structure_module.num_v_points == 5
     del golden["structure_module_config"]["eps"], golden["loss_config"]["tm_loss_config"]
     with pytest.raises(ValueError, match="config.json has no field 'eps'"):
-        model_config(golden)
+        reference_model_config(golden)
     with pytest.raises(ValueError, match="config.json has no field 'tm_loss_config'"):
         loss_config(golden)
 

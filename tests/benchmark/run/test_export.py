@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmark.__main__ import main
+from openfold_opt.model.published_weights import read_weights
 from openfold_opt.train.checkpoint.checkpoint_store import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -58,6 +59,38 @@ def test_the_file_has_the_content_of_the_checkpoint(run_dir, tmp_path, capsys):
         views = snapshot.views(tensor)
         assert list(content[key]) == list(views)
         assert all(torch.equal(content[key][name], view) for name, view in views.items())
+
+
+@pytest.mark.parametrize("form", ["alphafold", "openfold", "safetensors"])
+def test_the_published_forms_have_the_averaged_weights(run_dir, tmp_path, capsys, form):
+    if form == "safetensors":
+        pytest.importorskip("safetensors")
+    snapshot = load_checkpoint(run_dir / "checkpoints" / "step_00000008")
+    for which, tensor in (("average", "average"), ("trained", "values")):
+        path = tmp_path / which
+        options = ["--format", form, "--weights", which, "--step", "8"]
+        assert main(["export", str(run_dir), str(path), *options]) == 0
+        shown = capsys.readouterr().out
+        assert f"(run directory, {which.replace('average', 'averaged')} weights of step 8)" in shown
+        state = read_weights(path, model_config=run_dir / "config.json").state
+        views = snapshot.views(tensor)
+        assert list(state) == list(views)
+        assert all(torch.equal(state[name], view) for name, view in views.items())
+
+
+def test_a_file_of_weights_is_converted(run_dir, tmp_path, capsys):
+    sizes = ["--model-config", str(run_dir / "config.json")]
+    first, second = tmp_path / "first.npz", tmp_path / "second.pt"
+    assert main(["export", str(run_dir), str(first), "--format", "alphafold"]) == 0
+    assert main(["export", str(first), str(second), "--format", "openfold", *sizes]) == 0
+    assert "first.npz (AlphaFold parameters) written to" in capsys.readouterr().out
+    states = [
+        read_weights(path, model_config=run_dir / "config.json").state for path in (first, second)
+    ]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    third = tmp_path / "third.pt"
+    assert main(["export", str(first), str(third), "--format", "openfold"]) == 2
+    assert "give them with --model-config FILE" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_named_and_nothing_is_left(run_dir, tmp_path, capsys):

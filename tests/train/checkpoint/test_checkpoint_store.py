@@ -1,18 +1,15 @@
 """Writing, reading and pruning of checkpoints, and the handling of damaged ones."""
 
-import argparse
 import json
-import pickle
 
 import pytest
 import torch
 
+from openfold_opt.model.published_weights.checkpoint_folder import Snapshot
 from openfold_opt.train.checkpoint.background_writer import BackgroundWriter
 from openfold_opt.train.checkpoint.checkpoint_store import (
     CheckpointConfig,
     CheckpointStore,
-    Snapshot,
-    load_file,
 )
 from openfold_opt.train.errors import CheckpointError
 
@@ -184,48 +181,3 @@ def test_the_description_has_step_samples_and_score(tmp_path):
     store = store_with(tmp_path, [3], scores=[0.5])
     record = json.loads((store.path(3) / "checkpoint.json").read_text())
     assert record["step"] == 3 and record["samples_seen"] == 6 and record["lddt_ca"] == 0.5
-
-
-def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path):
-    path = tmp_path / "weights.pt"
-    path.write_bytes(b"these are not weights")
-    with pytest.raises(CheckpointError, match="is not a checkpoint"):
-        load_file(path)
-    torch.save([1, 2], path)
-    with pytest.raises(CheckpointError, match="holds a list, expected a dict"):
-        load_file(path)
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", "it is empty; fetch it again"),
-        (
-            b"version https://git-lfs.github.com/spec/v1\n",
-            "it begins with b'version https://git-'; expected a file of torch.save",
-        ),
-        (pickle.dumps({"alphafold_state_dict": {}}), "expected a file of torch.save"),
-    ],
-    ids=["empty", "pointer", "pickle"],
-)
-def test_what_is_no_checkpoint_is_refused_without_advice_to_load_it(tmp_path, content, reason):
-    path = tmp_path / "weights.pt"
-    path.write_bytes(content)
-    with pytest.raises(
-        CheckpointError, match="is not a checkpoint that torch.load can read"
-    ) as caught:
-        load_file(path)
-    assert reason in str(caught.value) and "weights_only" not in str(caught.value)
-
-
-@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
-def test_a_class_that_is_not_allowed_is_named(tmp_path, is_zip):
-    """Training scripts often save their arguments with the weights."""
-    path = tmp_path / "weights.pt"
-    content = {"alphafold_state_dict": {}, "args": argparse.Namespace(lr=1)}
-    torch.save(content, path, _use_new_zipfile_serialization=is_zip)
-    with pytest.raises(CheckpointError) as caught:
-        load_file(path)
-    message = str(caught.value)
-    assert "holds an object of the class argparse.Namespace" in message
-    assert "\n" not in message and "\x1b" not in message

@@ -1,12 +1,8 @@
-"""Translate the configuration of a golden directory to our ModelConfig.
-
-The field names are those of the MLCommons reference.
-"""
+"""Translate the configuration of the MLCommons reference to our ModelConfig."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from openfold_opt.model.auxiliary_heads import AuxiliaryHeadsConfig
 from openfold_opt.model.config import ModelConfig
@@ -62,13 +58,13 @@ _RECYCLING = {
 }
 
 
-def model_config(golden: Mapping[str, Any]) -> ModelConfig:
-    """Return the model configuration of a golden config.json.
+def reference_model_config(tree: Mapping[str, object]) -> ModelConfig:
+    """Return the sizes of the model from the reference's configuration, the content of config.json.
 
     Raises ValueError if a field is missing.
     """
     try:
-        return _model_config(golden)
+        return _model_config(tree)
     except KeyError as error:
         raise ValueError(
             f"config.json has no field {error}; expected the configuration of the MLCommons "
@@ -76,31 +72,30 @@ def model_config(golden: Mapping[str, Any]) -> ModelConfig:
         ) from error
 
 
-def _model_config(golden: Mapping[str, Any]) -> ModelConfig:
-    extra, evoformer = golden["extra_msa_stack_config"], golden["evoformer_stack_config"]
-    pointwise = golden["template_pointwise_attention_config"]
+def _model_config(tree: Mapping[str, object]) -> ModelConfig:
+    extra, evoformer = (_part(tree, f"{name}_stack_config") for name in ("extra_msa", "evoformer"))
+    template_stack = _part(tree, "template_pair_stack_config")
+    pointwise = _part(tree, "template_pointwise_attention_config")
     prefix = "template_pair_feat_"
     return ModelConfig(
         c_m=evoformer["c_m"],
         c_z=evoformer["c_z"],
         c_s=evoformer["c_s"],
         c_e=extra["c_e"],
-        c_t=golden["template_pair_stack_config"]["c_t"],
+        c_t=template_stack["c_t"],
         input_embedder=InputEmbedderConfig(
-            max_relative_position=golden["input_embedder_config"]["relpos_k"]
+            max_relative_position=_part(tree, "input_embedder_config")["relpos_k"]
         ),
         recycling_embedder=RecyclingEmbedderConfig(
-            **_renamed(golden["recycling_embedder_config"], _RECYCLING)
+            **_renamed(_part(tree, "recycling_embedder_config"), _RECYCLING)
         ),
         template_pair_embedder=TemplatePairEmbedderConfig(
-            min_bin_angstrom=golden[prefix + "distogram_min_bin"],
-            max_bin_angstrom=golden[prefix + "distogram_max_bin"],
-            num_bins=golden[prefix + "distogram_num_bins"],
-            inf=golden[prefix + "inf"],
+            min_bin_angstrom=tree[prefix + "distogram_min_bin"],
+            max_bin_angstrom=tree[prefix + "distogram_max_bin"],
+            num_bins=tree[prefix + "distogram_num_bins"],
+            inf=tree[prefix + "inf"],
         ),
-        template_pair_stack=TemplatePairStackConfig(
-            **_renamed(golden["template_pair_stack_config"], _TEMPLATE_STACK)
-        ),
+        template_pair_stack=TemplatePairStackConfig(**_renamed(template_stack, _TEMPLATE_STACK)),
         template_pointwise_attention=TemplatePointwiseAttentionConfig(
             c_hidden=pointwise["c_hidden"],
             num_heads=pointwise["num_heads"],
@@ -111,24 +106,32 @@ def _model_config(golden: Mapping[str, Any]) -> ModelConfig:
         ),
         evoformer_stack=EvoformerStackConfig(**_renamed(evoformer, _STACK)),
         structure_module=StructureModuleConfig(
-            **_renamed(golden["structure_module_config"], _STRUCTURE)
+            **_renamed(_part(tree, "structure_module_config"), _STRUCTURE)
         ),
-        auxiliary_heads=_heads_config(golden["auxiliary_heads_config"]),
+        auxiliary_heads=_heads_config(_part(tree, "auxiliary_heads_config")),
     )
 
 
-def _heads_config(golden: Mapping[str, Any]) -> AuxiliaryHeadsConfig:
-    lddt, tm_score = golden["per_residue_lddt_ca_predictor_config"], golden["tm_score_head_config"]
+def _heads_config(heads: Mapping[str, object]) -> AuxiliaryHeadsConfig:
+    lddt = _part(heads, "per_residue_lddt_ca_predictor_config")
+    tm_score = _part(heads, "tm_score_head_config")
     return AuxiliaryHeadsConfig(
         c_hidden_lddt=lddt["c_hidden"],
         num_bins_lddt=lddt["num_bins"],
-        num_bins_distogram=golden["distogram_head_config"]["num_bins"],
-        has_tm_score=golden["tm_score_head_enabled"],
+        num_bins_distogram=_part(heads, "distogram_head_config")["num_bins"],
+        has_tm_score=heads["tm_score_head_enabled"],
         num_bins_aligned_error=tm_score["num_bins"],
         max_bin_aligned_error_angstrom=float(tm_score["max_bin"]),
     )
 
 
-def _renamed(golden: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Return the values of `golden` under our names. names: ours -> theirs."""
-    return {ours: golden[theirs] for ours, theirs in names.items()}
+def _part(tree: Mapping[str, object], name: str) -> Mapping[str, object]:
+    part = tree[name]
+    if not isinstance(part, Mapping):
+        raise ValueError(f"{name} is {part!r}, expected an object with fields")
+    return part
+
+
+def _renamed(part: Mapping[str, object], names: Mapping[str, str]) -> dict[str, object]:
+    """Return the values of a part under our names. names: ours -> theirs."""
+    return {ours: part[theirs] for ours, theirs in names.items()}
