@@ -326,8 +326,8 @@ def _select_files(folder: Path) -> FoundFiles:
     unit, unused = read_folder(folder, (), use_all=True)
     suffixes = (*MSA_SUFFIXES, *HITS_SUFFIXES)
     return FoundFiles(
-        msa_paths=unit.msa_paths,
-        hits_paths=unit.hits_paths,
+        msa_paths=tuple(path for path in unit.msa_paths if isinstance(path, Path)),
+        hits_paths=tuple(path for path in unit.hits_paths if isinstance(path, Path)),
         notes=tuple(
             f"{file.path} is not used: {file.reason}"
             for file in unused
