@@ -97,8 +97,8 @@ def _read_file(path: Path) -> Iterator[QueryRecord]:
                     name=record.name, letters=record.letters, origin=_describe(path, record)
                 )
         return
-    with _open_text(path) as file:
-        # The other rows are not read here.
+    # The other rows are not used here. Their names may have any bytes.
+    with _open_text(path, errors="replace") as file:
         row = next(parse_fasta(file, str(path)))
     insertions = [letter for letter in row.letters if letter.islower()]
     if insertions:
@@ -119,13 +119,17 @@ def _describe(path: Path, record: FastaRecord) -> str:
 
 
 @contextmanager
-def _open_text(path: Path) -> Iterator[TextIO]:
-    """Open a text file, uncompressed or .gz; convert errors while it is read to InputError."""
+def _open_text(path: Path, *, errors: str = "strict") -> Iterator[TextIO]:
+    """Open a text file, uncompressed or .gz; convert errors while it is read to InputError.
+
+    Args:
+        errors: as for `open`: what becomes of bytes that are not UTF-8.
+    """
     open_file = gzip.open if path.suffix == ".gz" else open
     try:
-        with open_file(path, "rt", encoding="utf-8-sig") as file:
+        with open_file(path, "rt", encoding="utf-8-sig", errors=errors) as file:
             yield file
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a text file ({error}); expected FASTA or a3m") from error
+        raise InputError(f"{path} is not a text file in UTF-8 ({error}); expected FASTA") from error
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"cannot read {path}: {error}") from error
