@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 MSA_SUFFIXES = (".a3m", ".a3m.gz", ".sto", ".sto.gz")
 """In order of preference."""
 HITS_SUFFIXES = (".hhr", ".hhr.gz")
+UNREADABLE = -1
+"""Size of something that the operating system cannot open."""
 _FLAT_FOLDERS = frozenset({"a3m", "hhr"})
 
 
@@ -71,35 +73,41 @@ class AlignmentFolder:
 
     root: Path
     items: Mapping[str, int | None]
-    """Everything in the folder: size in bytes by name; None for a folder."""
+    """Everything in the folder: size in bytes by name; None for a folder, UNREADABLE for a link to
+    a file that does not exist and the like."""
     shared_folders: Mapping[str, str] = field(default_factory=dict)
     """Chain -> chain with the same sequence, whose folder it uses."""
     select: SelectFiles
 
     def find(self, name: str, *, is_only_chain: bool) -> FoundFiles:
-        """Return the files of a chain; folders are preferred to files."""
+        """Return the files of a chain: in its folder, else named after it, else in a flat folder.
+
+        Rows and hits are found separately.
+        """
         keys = file_keys(name)
         folders = [*keys, *([self.shared_folders[name]] if name in self.shared_folders else [])]
-        looked_for = [f"{self.root / folder}/" for folder in folders]
-        notes: list[str] = []
-        for folder in folders:
-            if folder in self.items and self.items[folder] is None:
-                found = self.select(self.root / folder)
-                notes.extend(found.notes)
-                if found.msa_paths or found.hits_paths:
-                    return found
-        for key in keys:
-            looked_for.append(f"{self.root / key}.a3m or .sto")
-            msas, hits = self._files(key, MSA_SUFFIXES), self._files(key, HITS_SUFFIXES)
-            if msas or hits:
-                return FoundFiles(msa_paths=msas, hits_paths=hits, notes=tuple(notes))
+        candidates = [FoundFiles(looked_for=(f"{self.root / folder}/",)) for folder in folders]
+        candidates += [
+            self.select(self.root / folder) for folder in folders if self._is_folder(folder)
+        ]
+        candidates += [self._files_named(key) for key in keys]
         if is_only_chain and self._is_flat():
-            looked_for.append(f"{self.root}/*.a3m or *.sto")
-            found = self.select(self.root)
-            if found.msa_paths or found.hits_paths:
-                return found
-        notes.extend(self._similar_names(keys))
-        return FoundFiles(looked_for=tuple(looked_for), notes=tuple(notes))
+            candidates.append(FoundFiles(looked_for=(f"{self.root}/*.a3m or *.sto",)))
+            candidates.append(self.select(self.root))
+        found = first_of_each(candidates)
+        return found if found.msa_paths else replace(found, notes=found.notes + self._similar(keys))
+
+    def _is_folder(self, name: str) -> bool:
+        """Return whether something is a folder, or cannot be opened, which must be an error."""
+        size = self.items.get(name, 0)
+        return size is None or size == UNREADABLE
+
+    def _files_named(self, key: str) -> FoundFiles:
+        return FoundFiles(
+            msa_paths=self._files(key, MSA_SUFFIXES),
+            hits_paths=self._files(key, HITS_SUFFIXES),
+            looked_for=(f"{self.root / key}.a3m or .sto",),
+        )
 
     def _files(self, key: str, suffixes: Sequence[str]) -> tuple[Path, ...]:
         """Return the preferred file of the chain that is not empty, if there is one."""
@@ -110,13 +118,13 @@ class AlignmentFolder:
         folders = {name for name, size in self.items.items() if size is None}
         return folders <= _FLAT_FOLDERS
 
-    def _similar_names(self, keys: Sequence[str]) -> list[str]:
+    def _similar(self, keys: Sequence[str]) -> tuple[str, ...]:
         wanted = {key.lower() for key in keys}
-        return [
+        return tuple(
             f"{self.root / item} differs in upper and lower case"
             for item in self.items
             if _without_suffixes(item).lower() in wanted and _without_suffixes(item) not in keys
-        ]
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +146,11 @@ def find_alignment(
     sources: Sequence[AlignmentSource], name: str, *, is_only_chain: bool
 ) -> FoundFiles:
     """Return the files of a chain: the rows of the first source that has any, likewise the hits."""
-    found = [source.find(name, is_only_chain=is_only_chain) for source in sources]
+    return first_of_each([source.find(name, is_only_chain=is_only_chain) for source in sources])
+
+
+def first_of_each(found: Sequence[FoundFiles]) -> FoundFiles:
+    """Return the first rows and the first hits that were found, and all notes."""
     return FoundFiles(
         msa_paths=next((files.msa_paths for files in found if files.msa_paths), ()),
         hits_paths=next((files.hits_paths for files in found if files.hits_paths), ()),

@@ -36,6 +36,7 @@ from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.predict.alignment_search import (
     HITS_SUFFIXES,
     MSA_SUFFIXES,
+    UNREADABLE,
     AlignmentFile,
     AlignmentFolder,
     AlignmentSource,
@@ -311,7 +312,9 @@ def _alignment_source(path: Path) -> AlignmentSource:
             raise InputError(f"{path} is no alignment; expected a name that ends in {suffixes}")
         return AlignmentFile(path=path)
     root = path / "pdb" if (path / "pdb").is_dir() else path
-    items = {item.name: None if item.is_folder else item.size_bytes() for item in list_folder(root)}
+    items = {
+        item.name: UNREADABLE if item.problem else item.size_bytes() for item in list_folder(root)
+    }
     table = path / DUPLICATES_NAME
     shared = {}
     for group in read_duplicates(table) if exists(table) else []:
