@@ -12,6 +12,7 @@ import torch
 
 from openfold_opt.loader.decode import decode_batch
 from openfold_opt.loader.wire_format import stack_samples
+from openfold_opt.loader.wire_passes import cut_to_pass
 from openfold_opt.model.batch import FeatureBatch
 
 
@@ -130,3 +131,11 @@ class PreparedChain:
     def features(self, device: torch.device | str = "cpu") -> FeatureBatch:
         """Return the model features, a batch of one, on a device."""
         return FeatureBatch.from_features(decode_batch(stack_samples([self.wire]), device=device))
+
+    def features_of_pass(self, pass_index: int, device: torch.device | str = "cpu") -> FeatureBatch:
+        """Return the features of one pass: those of `features` with a single slice.
+
+        They need 1 / num_passes of the memory of all passes.
+        """
+        wire = stack_samples([cut_to_pass(self.wire, pass_index)])
+        return FeatureBatch.from_features(decode_batch(wire, device=device))

@@ -9,8 +9,10 @@ import numpy as np
 from openfold_opt.predict.chain_input import ChainInput, FeatureSettings
 from openfold_opt.protein.records import TemplateHit
 
-COPY_FRACTION = 0.95
-"""A template with this fraction of the query's residues is the query itself."""
+MIN_COPY_LENGTH = 0.8
+MIN_COPY_IDENTITY = 0.95
+"""A template is the query itself if it is aligned to this fraction of the query's residues, and
+this fraction of the aligned residues are the same. Searches do not align the ends of a chain."""
 _MAX_NAMED = 5
 
 
@@ -43,7 +45,7 @@ def is_allowed(settings: FeatureSettings, hit: TemplateHit) -> bool:
 def copy_warnings(
     hits: Iterable[TemplateHit], query_tokens: np.ndarray, settings: FeatureSettings
 ) -> list[str]:
-    """Return a warning for each template that has the query's sequence over its whole length.
+    """Return a warning for each template that is the query itself over nearly its whole length.
 
     Args:
         hits: the templates that are used.
@@ -51,18 +53,23 @@ def copy_warnings(
         settings: for the date in the message.
     """
     return [
-        f"template {hit.name} (released {hit.release_date}) is the query itself over its whole "
-        "length, so that its structure may be copied; to avoid this, exclude template "
+        f"template {hit.name} (released {hit.release_date}) is the query itself: it covers "
+        f"{_coverage(hit, query_tokens):.0%} of its length with {_identity(hit, query_tokens):.0%} "
+        "identical residues, so that its structure may be copied. To avoid this, exclude template "
         f"{hit.pdb_id}, or set a maximum template date before its release "
         f"(now {settings.max_template_date})"
         for hit in hits
-        if _same_fraction(hit, query_tokens) >= COPY_FRACTION
+        if _coverage(hit, query_tokens) >= MIN_COPY_LENGTH
+        and _identity(hit, query_tokens) >= MIN_COPY_IDENTITY
     ]
 
 
-def _same_fraction(hit: TemplateHit, query_tokens: np.ndarray) -> float:
-    same = query_tokens[hit.query_index] == hit.template_tokens
-    return len(np.unique(hit.query_index[same])) / len(query_tokens)
+def _coverage(hit: TemplateHit, query_tokens: np.ndarray) -> float:
+    return len(np.unique(hit.query_index)) / len(query_tokens)
+
+
+def _identity(hit: TemplateHit, query_tokens: np.ndarray) -> float:
+    return float(np.mean(query_tokens[hit.query_index] == hit.template_tokens))
 
 
 def missing_template_warnings(

@@ -102,6 +102,15 @@ def test_draws_depend_on_name_and_seed_alone(synthetic, tmp_path):
         prediction_seed(name, seed=-1)
 
 
+def test_passes_can_be_decoded_one_at_a_time(synthetic):
+    prepared = prepare_chain(next(iter(read(synthetic).values())), settings())
+    everything = prepared.features()
+    for number in range(2):
+        found = vars(prepared.features_of_pass(number).at_pass(0))
+        expected = vars(everything.at_pass(number))
+        assert all(torch.equal(found[n], expected[n]) for n in FEATURES if n != "resolution")
+
+
 def test_prepared_chain_says_what_was_used(synthetic):
     name = synthetic.chain_ids()[1]
     chain = pickle.loads(pickle.dumps(read(synthetic)[name]))

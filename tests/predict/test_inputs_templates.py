@@ -149,7 +149,7 @@ def test_a_template_that_is_the_query_gives_a_warning(case):
     prepared = case.prepare()
     assert prepared.templates == (case.name,)
     (warning,) = prepared.warnings
-    assert f"template {case.name} (released 2021-12-01) is the query itself" in warning
+    assert f"template {case.name} (released 2021-12-01) is the query itself: it covers" in warning
     assert f"exclude template {own_id}" in warning
 
 
