@@ -7,26 +7,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
+from data_prep.convert.alignment_record import compare_query, make_alignment_record
 from data_prep.convert.alignment_sources import AlignmentUnit
-from data_prep.convert.findings import Findings, QueryDifference
+from data_prep.convert.findings import Findings
 from data_prep.convert.plan import Chunk
 from data_prep.convert.template_library import TemplateLibrary
 from data_prep.convert.template_mapping import map_hits
-from data_prep.errors import BrokenFile, CannotRead, escaped
-from data_prep.parsers.hhr import HhrHit, parse_hhr
-from data_prep.parsers.msa import ParsedMsa, merge_without_duplicates, parse_msa
+from data_prep.errors import BrokenFile, CannotRead
+from data_prep.parsers.hhr import HhrHit, parse_named_hits
+from data_prep.parsers.msa import ParsedMsa, parse_msa
 from data_prep.progress import Progress
-from openfold_opt.protein.hhblits_alphabet import NUM_TOKENS, sequence_to_tokens
-from openfold_opt.protein.records import TemplateHit
+from openfold_opt.protein.hhblits_alphabet import NUM_TOKENS
+from openfold_opt.protein.records import AlignmentRecord, TemplateHit
 from openfold_opt.protein.shard_format import encode_strings, offsets
 
 KIND = "alignments"
-MAX_DIFFERENT_PERCENT = 5
-"""Maximum percentage of letters in which a chain and the query of its alignment may differ."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,16 +35,7 @@ class ParsedAlignment:
     """
 
     alignment_id: str
-    tokens: np.ndarray
-    """uint8 [N_seq, N_res]."""
-    deletion_row_lengths: np.ndarray
-    """Number of columns with deletions in each row, [N_seq]."""
-    deletion_column: np.ndarray
-    """uint16 [num_deletions], row by row."""
-    deletion_count: np.ndarray
-    """int32 [num_deletions]."""
-    token_counts: np.ndarray
-    """int32 [N_res, 22]."""
+    record: AlignmentRecord
     members: tuple[tuple[str, int], ...]
     """(chain id, index of its hit set)."""
     hit_sets: tuple[list[TemplateHit], ...]
@@ -85,7 +74,7 @@ class AlignmentShardBuilder:
         """Parse the files of a unit. Return None if all its chains are rejected."""
         parsed = {path: parse_msa(path) for path in unit.msa_paths}
         msas = {path: msa for path, msa in parsed.items() if msa is not None}
-        hits = [hit for path in unit.hits_paths for hit in _read_hits(path)]
+        hits = [hit for path in unit.hits_paths for hit in parse_named_hits(path)]
         sequence_of = {}
         for chain_id in unit.members:
             sequence = self._library.sequence(chain_id)
@@ -120,15 +109,9 @@ def _parsed_alignment(
     map_to: Callable[[str], list[TemplateHit]],
 ) -> ParsedAlignment:
     sequences = list(dict.fromkeys(sequence_of.values()))
-    tokens, deletions = _rows(msas, sequences[0])
-    rows, columns = np.nonzero(deletions)
     return ParsedAlignment(
         alignment_id=unit.alignment_id,
-        tokens=tokens,
-        deletion_row_lengths=np.bincount(rows, minlength=len(tokens)),
-        deletion_column=columns.astype(np.uint16),
-        deletion_count=deletions[rows, columns],
-        token_counts=count_tokens(tokens),
+        record=make_alignment_record(msas, sequences[0]),
         members=tuple(
             (chain_id, sequences.index(sequence)) for chain_id, sequence in sequence_of.items()
         ),
@@ -136,78 +119,10 @@ def _parsed_alignment(
     )
 
 
-def _read_hits(path: Path) -> list[HhrHit]:
-    hits = parse_hhr(path)
-    for hit in hits:
-        try:
-            _ = hit.chain  # This raises ValueError for a malformed name.
-        except ValueError as error:
-            raise BrokenFile(path, str(error)) from error
-    return hits
-
-
-def compare_query(
-    path: Path, msa: ParsedMsa, *, chain_id: str, sequence: str
-) -> QueryDifference | None:
-    """Return the letters in which an alignment's query differs from its chain, or None.
-
-    X in either sequence agrees with any letter, because the programs that wrote structures and
-    alignments have different tables of modified residues. The benchmark compares nothing.
-
-    Raises:
-        BrokenFile: the lengths differ, or more than 5 % of the letters. The alignment is then that
-            of another protein.
-    """
-    query = msa.query
-    if query == sequence:
-        return None
-    if len(query) != len(sequence):
-        raise BrokenFile(
-            path,
-            f"its query has {len(query)} residues, but chain {chain_id} has {len(sequence)}",
-            line=1,
-        )
-    different = [
-        (position, expected, actual)
-        for position, (actual, expected) in enumerate(zip(query, sequence), start=1)
-        if actual != expected and "X" not in (actual, expected)
-    ]
-    if 100 * len(different) > MAX_DIFFERENT_PERCENT * len(sequence):
-        position, expected, actual = different[0]
-        raise BrokenFile(
-            path,
-            f"its query differs from chain {chain_id} in {len(different)} of {len(sequence)} "
-            f"letters, at most {MAX_DIFFERENT_PERCENT} % may differ; the first: it has {actual} at "
-            f"residue {position}, the chain has {expected}",
-            line=1,
-        )
-    if not different:
-        return None
-    return QueryDifference(
-        chain_id=chain_id,
-        file=escaped(path.name),
-        positions=tuple(position for position, _, _ in different),
-        letters=tuple(f"{expected}>{actual}" for _, expected, actual in different),
-    )
-
-
-def _rows(msas: list[ParsedMsa], sequence: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return tokens and deletions of all files; without files, the sequence is the only row."""
-    if not msas:
-        tokens = sequence_to_tokens(sequence)[None]
-        return tokens, np.zeros(tokens.shape, dtype=np.int32)
-    return merge_without_duplicates(msas)
-
-
-def count_tokens(tokens: np.ndarray) -> np.ndarray:
-    """Count the tokens in each column: int32 [N_res, 22] from uint8 [N_seq, N_res]."""
-    counts = [np.count_nonzero(tokens == token, axis=0) for token in range(NUM_TOKENS)]
-    return np.stack(counts, axis=1).astype(np.int32)
-
-
 def _alignment_arrays(alignments: list[ParsedAlignment]) -> dict[str, np.ndarray]:
+    records = [alignment.record for alignment in alignments]
     indptr = offsets(
-        length for alignment in alignments for length in alignment.deletion_row_lengths.tolist()
+        length for record in records for length in np.diff(record.deletion_indptr).tolist()
     )
     first_hit_set = np.cumsum([0, *(len(alignment.hit_sets) for alignment in alignments)])
     members = [
@@ -217,21 +132,17 @@ def _alignment_arrays(alignments: list[ParsedAlignment]) -> dict[str, np.ndarray
     ]
     return {
         "alignment_id": encode_strings(alignment.alignment_id for alignment in alignments),
-        "row_offset": offsets(len(alignment.tokens) for alignment in alignments),
-        "residue_offset": offsets(alignment.tokens.shape[1] for alignment in alignments),
-        "msa_offset": offsets(alignment.tokens.size for alignment in alignments),
-        "msa": _concatenate([alignment.tokens.reshape(-1) for alignment in alignments], np.uint8),
+        "row_offset": offsets(len(record.msa) for record in records),
+        "residue_offset": offsets(record.msa.shape[1] for record in records),
+        "msa_offset": offsets(record.msa.size for record in records),
+        "msa": _concatenate([record.msa.reshape(-1) for record in records], np.uint8),
         "deletion_indptr": indptr,
-        "deletion_column": _concatenate(
-            [alignment.deletion_column for alignment in alignments], np.uint16
-        ),
-        "deletion_count": _concatenate(
-            [alignment.deletion_count for alignment in alignments], np.int32
-        ),
+        "deletion_column": _concatenate([record.deletion_column for record in records], np.uint16),
+        "deletion_count": _concatenate([record.deletion_count for record in records], np.int32),
         "token_counts": np.concatenate(
             [
                 np.zeros((0, NUM_TOKENS), dtype=np.int32),
-                *(alignment.token_counts for alignment in alignments),
+                *(record.token_counts for record in records),
             ]
         ),
         "member_chain_id": encode_strings(chain_id for chain_id, _, _ in members),

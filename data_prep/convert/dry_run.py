@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.convert.alignment_files import read_folder
+from data_prep.convert.alignment_record import count_tokens
 from data_prep.convert.alignment_sources import AlignmentUnit, list_alignment_folders
-from data_prep.convert.alignments import count_tokens
 from data_prep.convert.entry_files import EntryFile, unused_item
 from data_prep.convert.findings import Unused
 from data_prep.convert.plan import Chunk, make_chunks, unfinished

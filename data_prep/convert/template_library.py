@@ -28,15 +28,14 @@ class TemplateLibrary:
         self._location: dict[str, tuple[int, int]] = {}
         """Chain id -> number of its shard, and its row there."""
         self._chains_of: dict[str, list[str]] = {}
-        self.release_dates: dict[str, str] = {}
-        """Maps a PDB id to its ISO date."""
+        self._release_dates: dict[str, str] = {}
         for number, shard in enumerate(self._shards):
             rows = zip(shard.strings("chain_id"), shard.strings("release_date"))
             for row, (chain_id, release_date) in enumerate(rows):
                 pdb_id, chain = chain_id.split("_", 1)
                 self._location[chain_id] = number, row
                 self._chains_of.setdefault(pdb_id, []).append(chain)
-                self.release_dates[pdb_id] = release_date
+                self._release_dates[pdb_id] = release_date
         self._atom_summary = functools.lru_cache(maxsize=_CACHED_CHAINS)(
             self._atom_summary_uncached
         )
@@ -45,6 +44,10 @@ class TemplateLibrary:
     def chain_ids(self) -> KeysView[str]:
         """Ids of all chains, in canonical order (docs/glossary.md)."""
         return self._location.keys()
+
+    def release_date(self, pdb_id: str) -> str | None:
+        """Return the ISO date of an entry; None if there is no such entry."""
+        return self._release_dates.get(pdb_id)
 
     def sequence(self, chain_id: str) -> str:
         shard, row = self._location[chain_id]
@@ -66,9 +69,19 @@ class TemplateLibrary:
         """Return the results of num_atoms and has_implausible_ca_distance."""
         shard, row = self._location[chain_id]
         positions, mask = self._shards[shard].atoms(row)
-        # The published conversion centers the atoms first, which changes the rounding in float32.
-        ca = center_atoms(positions, mask)[:, atom_order["CA"]]
-        has_ca = mask[:, atom_order["CA"]]
-        distances = np.linalg.norm(ca[1:] - ca[:-1], axis=-1)
-        is_break = (distances > MAX_CA_DISTANCE_ANGSTROM) & has_ca[1:] & has_ca[:-1]
-        return mask.sum(axis=1), bool(is_break.any())
+        return mask.sum(axis=1), has_implausible_ca_distance(positions, mask)
+
+
+def has_implausible_ca_distance(positions: np.ndarray, mask: np.ndarray) -> bool:
+    """Return whether the CA atoms of two consecutive residues are over 150 angstrom apart.
+
+    Args:
+        positions: float32 [N_res, 37, 3], angstrom.
+        mask: bool [N_res, 37].
+    """
+    # The published conversion centers the atoms first, which changes the rounding in float32.
+    ca = center_atoms(positions, mask)[:, atom_order["CA"]]
+    has_ca = mask[:, atom_order["CA"]]
+    distances = np.linalg.norm(ca[1:] - ca[:-1], axis=-1)
+    is_break = (distances > MAX_CA_DISTANCE_ANGSTROM) & has_ca[1:] & has_ca[:-1]
+    return bool(is_break.any())

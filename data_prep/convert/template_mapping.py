@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from data_prep.convert.realign import AlignmentError, realign
-from data_prep.convert.template_library import TemplateLibrary
 from data_prep.parsers.hhr import HhrHit
 from openfold_opt.protein.hhblits_alphabet import sequence_to_tokens
 from openfold_opt.protein.records import TemplateHit
@@ -29,6 +29,15 @@ MIN_ATOMS = 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class _Template:
+    """The chain that a hit names."""
+
+    pdb_id: str
+    chain: str
+    release_date: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class _Match:
     """The chain in which a hit was found, the aligned pairs, and their template residue types."""
 
@@ -39,11 +48,27 @@ class _Match:
     """The template residue of each pair."""
 
 
+class TemplateChains(Protocol):
+    """Look-up of the chains that can be templates."""
+
+    def release_date(self, pdb_id: str) -> str | None:
+        """Return the ISO date of an entry; None if there is no such entry."""
+
+    def sequences(self, pdb_id: str) -> dict[str, str]:
+        """Return the sequences of an entry by author chain, in canonical order."""
+
+    def num_atoms(self, chain_id: str) -> np.ndarray:
+        """Return the number of resolved atoms of each residue: int64 [N_res]."""
+
+    def has_implausible_ca_distance(self, chain_id: str) -> bool:
+        """Return whether the CA atoms of two consecutive residues are over 150 angstrom apart."""
+
+
 def map_hits(
     hits: Sequence[HhrHit],
     query_sequence: str,
     *,
-    library: TemplateLibrary,
+    library: TemplateChains,
     obsolete: Mapping[str, str],
 ) -> list[TemplateHit]:
     """Map the hits that pass all filters except those by release date and own entry.
@@ -51,14 +76,30 @@ def map_hits(
     Returns:
         Hits by decreasing sum_probs; equal ones in the order of the file.
     """
-    mapped = []
-    for hit in hits:
+    return list(iterate_hits(hits, query_sequence, library=library, obsolete=obsolete))
+
+
+def iterate_hits(
+    hits: Sequence[HhrHit],
+    query_sequence: str,
+    *,
+    library: TemplateChains,
+    obsolete: Mapping[str, str],
+) -> Iterator[TemplateHit]:
+    """Yield the hits of `map_hits`. The library is asked for the chains of a hit when it is next.
+
+    A hit that fails a filter that needs no chain is skipped before the library is asked.
+    """
+    for hit in sorted(hits, key=lambda hit: -hit.sum_probs):
+        if not _is_acceptable(hit, query_sequence):
+            continue
         pdb_id, chain = hit.chain
-        if pdb_id not in library.release_dates:
+        if library.release_date(pdb_id) is None:
             pdb_id = obsolete.get(pdb_id, pdb_id)
-        if f"{pdb_id}_{chain}" in library.chain_ids and _is_acceptable(hit, query_sequence):
-            mapped.append(_map_hit(hit, query_sequence, pdb_id, chain, library))
-    return sorted(mapped, key=lambda hit: -hit.sum_probs)
+        release_date = library.release_date(pdb_id)
+        if release_date is not None and chain in library.sequences(pdb_id):
+            template = _Template(pdb_id=pdb_id, chain=chain, release_date=release_date)
+            yield _map_hit(hit, query_sequence, template, library)
 
 
 def _is_acceptable(hit: HhrHit, query_sequence: str) -> bool:
@@ -69,9 +110,10 @@ def _is_acceptable(hit: HhrHit, query_sequence: str) -> bool:
 
 
 def _map_hit(
-    hit: HhrHit, query_sequence: str, pdb_id: str, chain: str, library: TemplateLibrary
+    hit: HhrHit, query_sequence: str, template: _Template, library: TemplateChains
 ) -> TemplateHit:
     pairs = _pairs(hit, query_sequence)
+    pdb_id, chain = template.pdb_id, template.chain
     failure = ""
     try:
         match = _find_template(hit.hit_sequence.replace("-", ""), pairs, pdb_id, chain, library)
@@ -82,7 +124,7 @@ def _map_hit(
     return TemplateHit(
         name=match.chain_id,
         sum_probs=hit.sum_probs,
-        release_date=library.release_dates[pdb_id],
+        release_date=template.release_date,
         query_index=np.array(match.query_index, dtype=np.int32),
         template_index=np.array(match.template_index, dtype=np.int32),
         template_tokens=sequence_to_tokens(match.letters),
@@ -114,7 +156,7 @@ def _pairs(hit: HhrHit, query_sequence: str) -> dict[int, int]:
 
 
 def _find_template(
-    letters: str, pairs: dict[int, int], pdb_id: str, chain: str, library: TemplateLibrary
+    letters: str, pairs: dict[int, int], pdb_id: str, chain: str, library: TemplateChains
 ) -> _Match:
     """Find the letters of a hit in an entry.
 
@@ -156,7 +198,7 @@ def _locate(letters: str, chain: str, sequences: Mapping[str, str]) -> tuple[str
     return None
 
 
-def _unusable_reason(match: _Match, library: TemplateLibrary) -> str:
+def _unusable_reason(match: _Match, library: TemplateChains) -> str:
     """Return why the atoms cannot be used, or an empty string."""
     num_atoms = library.num_atoms(match.chain_id)
     if library.has_implausible_ca_distance(match.chain_id):

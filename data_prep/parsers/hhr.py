@@ -95,6 +95,21 @@ def parse_hhr(path: Path) -> list[HhrHit]:
         raise BrokenFile(path, str(error)) from error
 
 
+def parse_named_hits(path: Path) -> list[HhrHit]:
+    """Return the hits of `parse_hhr`, all of which name a chain.
+
+    Raises:
+        BrokenFile: also if the name of a hit does not start with a PDB id and a chain.
+    """
+    hits = parse_hhr(path)
+    for hit in hits:
+        try:
+            _ = hit.chain  # This raises ValueError for a malformed name.
+        except ValueError as error:
+            raise BrokenFile(path, str(error)) from error
+    return hits
+
+
 def _parse_lines(path: Path, lines: list[str]) -> list[HhrHit]:
     starts = [i for i, line in enumerate(lines) if _BLOCK.match(line)]
     num_listed = _count_table_rows(path, lines)

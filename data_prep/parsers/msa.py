@@ -42,16 +42,28 @@ def parse_msa(path: Path) -> ParsedMsa | None:
         return None
     if ".sto" in path.suffixes:
         return _parse_stockholm(path, contents)
-    return _parse_a3m(path, contents)
+    return parse_a3m(path, contents)
 
 
-def _parse_a3m(path: Path, contents: bytes) -> ParsedMsa:
+def parse_a3m(
+    path: Path, contents: bytes, *, max_rows: int | None = None, first_line: int = 1
+) -> ParsedMsa:
     """Parse rows that have equal length without their lower-case letters.
 
     A deletion count belongs to the next aligned column. Odd: lower-case letters after the last
     column are dropped, because the model has no column for them.
+
+    Args:
+        path: the file, for messages.
+        contents: the rows, all of the file or a part of it.
+        max_rows: rows after these are not parsed.
+        first_line: number of the first line of `contents` in the file.
+
+    Raises:
+        BrokenFile: the rows are malformed.
     """
-    sequences, header_lines = _fasta_records(path, contents)
+    sequences, header_lines = _fasta_records(path, contents, first_line=first_line)
+    sequences, header_lines = sequences[:max_rows], header_lines[:max_rows]
     letters = np.frombuffer(b"".join(sequences), dtype=np.uint8)
     lengths = np.array([len(sequence) for sequence in sequences])
     row_starts = np.cumsum(lengths) - lengths
@@ -80,11 +92,13 @@ def _parse_a3m(path: Path, contents: bytes) -> ParsedMsa:
     return ParsedMsa(letters=letters[aligned].reshape(shape), deletions=skipped.astype(np.int32))
 
 
-def _fasta_records(path: Path, contents: bytes) -> tuple[list[bytes], list[int]]:
+def _fasta_records(
+    path: Path, contents: bytes, *, first_line: int = 1
+) -> tuple[list[bytes], list[int]]:
     """Return the sequences and the line number of each header, from 1."""
     sequences: list[bytes] = []
     header_lines: list[int] = []
-    for number, line in enumerate(contents.splitlines(), start=1):
+    for number, line in enumerate(contents.splitlines(), start=first_line):
         line = line.strip()
         if line.startswith(b">"):
             sequences.append(b"")

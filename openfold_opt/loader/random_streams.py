@@ -43,3 +43,17 @@ def evaluation_seed(chain_id: str) -> int:
     It depends only on the id: it is the same in every run, on every rank and at every step.
     """
     return int.from_bytes(hashlib.sha256(chain_id.encode()).digest()[:8], "little") >> 1
+
+
+def prediction_seed(name: str, *, seed: int) -> int:
+    """Return the seed of a chain in a prediction, 63 bits. It depends only on name and seed.
+
+    Seed 0 gives the evaluation seed of the chain.
+
+    Raises:
+        ValueError: the seed is negative.
+    """
+    if seed < 0:
+        raise ValueError(f"seed is {seed}, expected 0 or more")
+    # A name has no NUL, so that no other name and seed give the same text.
+    return evaluation_seed(f"{name}\0{seed}" if seed else name)

@@ -1,12 +1,14 @@
 """Reading of the raw features of a chain from the shards."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.random_streams import Purpose, random_stream
 from openfold_opt.loader.raw_features import RawFeatures, Templates
 from openfold_opt.protein.reader import ShardReader
-from openfold_opt.protein.records import AlignmentRecord
+from openfold_opt.protein.records import AlignmentRecord, StructureRecord
 from openfold_opt.protein.residue_constants import hhblits_to_model_order, restype_order_with_x
 from openfold_opt.protein.templates import featurize_templates, hits_for_date
 
@@ -52,8 +54,37 @@ def _read(
     reader: ShardReader, chain_id: str, *, order: np.ndarray | None, config: DataConfig
 ) -> RawFeatures:
     """Read the raw features. order: the template hits to try, in order; None: best first."""
-    structure = reader.structure(chain_id)
-    alignment = reader.alignment(chain_id)
+    # Hits are tried in order until max_templates of them are usable. A template must have been
+    # released at least 60 days before the chain.
+    templates = featurize_templates(
+        reader, chain_id, max_templates=config.max_templates, order=order
+    )
+    return make_raw_features(
+        chain_id,
+        structure=reader.structure(chain_id),
+        alignment=reader.alignment(chain_id),
+        templates=templates,
+    )
+
+
+def make_raw_features(
+    chain_id: str,
+    *,
+    structure: StructureRecord,
+    alignment: AlignmentRecord,
+    templates: Mapping[str, np.ndarray | list[str]],
+) -> RawFeatures:
+    """Return the raw features of a chain from its records.
+
+    Args:
+        chain_id: the chain, for messages.
+        structure: its sequence and coordinates.
+        alignment: its alignment.
+        templates: the result of protein.templates.featurize_hits.
+
+    Raises:
+        ValueError: the alignment does not fit the sequence or has invalid tokens.
+    """
     if alignment.msa.shape[1] != len(structure.sequence):
         raise ValueError(
             f"chain {chain_id}: the alignment has {alignment.msa.shape[1]} columns, expected one "
@@ -66,11 +97,6 @@ def _read(
             f"expected 0 to {len(CLASS_OF_TOKEN) - 1}; "
             "a shard is damaged: `python -m data_prep verify` reports which one"
         )
-    # Hits are tried in order until max_templates of them are usable. A template must have been
-    # released at least 60 days before the chain.
-    templates = featurize_templates(
-        reader, chain_id, max_templates=config.max_templates, order=order
-    )
     return RawFeatures(
         aatype=encode_sequence(structure.sequence),
         all_atom_positions=structure.all_atom_positions,
@@ -81,9 +107,9 @@ def _read(
         deletions=alignment.deletions,
         profile=_profile(alignment),
         templates=Templates(
-            aatype=templates["template_aatype"].astype(np.int64),
-            all_atom_positions=templates["template_all_atom_positions"],
-            all_atom_mask=templates["template_all_atom_mask"],
+            aatype=np.asarray(templates["template_aatype"], dtype=np.int64),
+            all_atom_positions=np.asarray(templates["template_all_atom_positions"]),
+            all_atom_mask=np.asarray(templates["template_all_atom_mask"]),
         ),
     )
 

@@ -1,0 +1,1 @@
+"""Prediction of structures: inputs, memory plan, forward pass and output files."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from openfold_opt.protein.shard_format import NUM_ATOM_TYPES
 from openfold_opt.protein.sparse_deletions import SparseDeletions
 
 
@@ -78,6 +79,20 @@ class StructureRecord:
     release_date: str
     method: str
     cluster_id: int
+
+
+def unresolved_structure(sequence: str) -> StructureRecord:
+    """Return the record of a chain of unknown structure: no atom is resolved."""
+    return StructureRecord(
+        sequence=sequence,
+        residue_index=np.arange(len(sequence), dtype=np.int32),
+        all_atom_positions=np.zeros((len(sequence), NUM_ATOM_TYPES, 3), dtype=np.float32),
+        all_atom_mask=np.zeros((len(sequence), NUM_ATOM_TYPES), dtype=bool),
+        resolution=None,
+        release_date="",
+        method="",
+        cluster_id=-1,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

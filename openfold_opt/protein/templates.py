@@ -6,13 +6,13 @@ See AlphaFold2 supplement 1.2.3 and 1.2.9, table 1.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from openfold_opt.protein.hhblits_alphabet import GAP_TOKEN
 from openfold_opt.protein.reader import ShardReader
-from openfold_opt.protein.records import TemplateHit
+from openfold_opt.protein.records import StructureRecord, TemplateHit
 from openfold_opt.protein.residue_constants import hhblits_to_model_order
 from openfold_opt.protein.shard_format import NUM_ATOM_TYPES
 
@@ -71,13 +71,30 @@ def featurize_templates(
     """
     hits = hits_for_date(reader, chain_id, max_template_date=max_template_date)
     candidates = hits if order is None else [hits[i] for i in order]
-    used = [hit for hit in candidates if hit.is_featurizable][:max_templates]
-    num_residues = reader.entry(chain_id).sequence_length
-    tokens = np.full((len(used), num_residues), GAP_TOKEN, dtype=np.uint8)
-    positions = np.zeros((len(used), num_residues, NUM_ATOM_TYPES, 3), dtype=np.float32)
-    mask = np.zeros((len(used), num_residues, NUM_ATOM_TYPES), dtype=np.float32)
-    for i, hit in enumerate(used):
-        structure = reader.structure(hit.name)
+    return featurize_hits(
+        [hit for hit in candidates if hit.is_featurizable][:max_templates],
+        structure_of=reader.structure,
+        num_residues=reader.entry(chain_id).sequence_length,
+    )
+
+
+def featurize_hits(
+    hits: Sequence[TemplateHit],
+    *,
+    structure_of: Callable[[str], StructureRecord],
+    num_residues: int,
+) -> dict[str, np.ndarray | list[str]]:
+    """Compute the features of `featurize_templates` for the given hits, all of them featurizable.
+
+    Args:
+        structure_of: returns the structure of a chain that a hit names.
+        num_residues: of the query.
+    """
+    tokens = np.full((len(hits), num_residues), GAP_TOKEN, dtype=np.uint8)
+    positions = np.zeros((len(hits), num_residues, NUM_ATOM_TYPES, 3), dtype=np.float32)
+    mask = np.zeros((len(hits), num_residues, NUM_ATOM_TYPES), dtype=np.float32)
+    for i, hit in enumerate(hits):
+        structure = structure_of(hit.name)
         centered = center_atoms(structure.all_atom_positions, structure.all_atom_mask)
         tokens[i, hit.query_index] = hit.template_tokens
         positions[i, hit.query_index] = centered[hit.template_index]
@@ -86,10 +103,10 @@ def featurize_templates(
         "template_aatype": np.asarray(hhblits_to_model_order, dtype=np.int32)[tokens],
         "template_all_atom_positions": positions,
         "template_all_atom_mask": mask,
-        "template_sum_probs": np.array([[hit.sum_probs] for hit in used], dtype=np.float32).reshape(
+        "template_sum_probs": np.array([[hit.sum_probs] for hit in hits], dtype=np.float32).reshape(
             -1, 1
         ),
-        "names": [hit.name for hit in used],
+        "names": [hit.name for hit in hits],
     }
 
 

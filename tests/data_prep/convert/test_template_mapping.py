@@ -20,8 +20,9 @@ class Library:
 
     def __init__(self, sequences, *, atoms_per_residue=4, has_break=False):
         self._sequences, self._atoms, self._has_break = sequences, atoms_per_residue, has_break
-        self.release_dates = {"1tpl": "2000-01-01"}
-        self.chain_ids = {f"1tpl_{chain}": (0, 0) for chain in sequences}
+
+    def release_date(self, pdb_id):
+        return "2000-01-01" if pdb_id == "1tpl" else None
 
     def sequences(self, pdb_id):
         return self._sequences
