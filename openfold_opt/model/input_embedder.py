@@ -52,9 +52,21 @@ class InputEmbedder(nn.Module):
         Returns:
             m: [batch, N_clust, N_res, c_m], z: [batch, N_res, N_res/dap, c_z]
         """
-        z = self._relative_positions(residue_index, scatter(residue_index, plan.dap, dim=1))
-        columns = scatter(target_feat, plan.dap, dim=1)
-        z = z + self.linear_tf_z_i(target_feat)[:, :, None] + self.linear_tf_z_j(columns)[:, None]
+        index, feat = (scatter(x, plan.dap, dim=1) for x in (residue_index, target_feat))
+        embed = plan.compiled("embedders", self._embed)
+        return embed((residue_index, target_feat), (index, feat), msa_feat)
+
+    def _embed(
+        self, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor], msa_feat: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Compute m and z from residue_index and target_feat of rows and columns."""
+        target_feat = rows[1]
+        z = self._relative_positions(rows[0], columns[0])
+        z = (
+            z
+            + self.linear_tf_z_i(target_feat)[:, :, None]
+            + self.linear_tf_z_j(columns[1])[:, None]
+        )
         m = self.linear_msa_m(msa_feat) + self.linear_tf_m(target_feat)[:, None]
         return m, z
 

@@ -51,10 +51,16 @@ class RecyclingEmbedder(nn.Module):
             Updates of the first MSA row [batch, N_res, c_m] and of the pair representation
             [batch, N_res, N_res/dap, c_z].
         """
+        positions = (pseudo_beta, scatter(pseudo_beta, plan.dap, dim=1))
+        return plan.compiled("embedders", self._embed)(first_row, z, positions, plan)
+
+    def _embed(
+        self, first_row: Tensor, z: Tensor, positions: tuple[Tensor, Tensor], plan: ExecutionPlan
+    ) -> tuple[Tensor, Tensor]:
+        """Compute both updates. positions: of the rows and of the columns of z."""
         config = self.config
         bins = one_hot_distances(
-            pseudo_beta,
-            scatter(pseudo_beta, plan.dap, dim=1),
+            *positions,
             min_bin=config.min_bin_angstrom,
             max_bin=config.max_bin_angstrom,
             num_bins=config.num_bins,

@@ -128,20 +128,7 @@ class StructureModule(nn.Module):
         blocks = self._run_blocks(s_first, self.layer_norm_z(z(), plan), seq_mask, masks, plan)
         if last_block_only:
             blocks = blocks[-1:]
-        states, quaternions, translations = (torch.stack(parts, dim=1) for parts in zip(*blocks))
-        unnormalized_angles, angles = self.angle_resnet(states, s_initial[:, None])
-        translations = translations * self.config.position_scale_angstrom
-        backbone = Rigid(rotation=quaternion_to_matrix(quaternions), translation=translations)
-        aatype = aatype[:, None].expand(states.shape[:-1])
-        frames = torsion_angles_to_frames(backbone, angles, aatype)
-        return Structure(
-            frames=torch.cat([quaternions, translations], dim=-1),
-            sidechain_frames=frames.to_matrix4x4(),
-            unnormalized_angles=unnormalized_angles,
-            angles=angles,
-            positions=frames_and_literature_positions_to_atom14(frames, aatype),
-            states=states,
-        )
+        return plan.compiled("structure_module", self._place_atoms)(blocks, s_initial, aatype)
 
     def _run_blocks(
         self,
@@ -159,21 +146,57 @@ class StructureModule(nn.Module):
         quaternion = torch.zeros((*s.shape[:-1], 4), dtype=s.dtype, device=s.device)
         quaternion[..., 0] = 1.0
         translation = torch.zeros((*s.shape[:-1], 3), dtype=s.dtype, device=s.device)
+        # Blocks are compiled one at a time: they share their weights, and so the compiled code.
+        run_block = plan.compiled("structure_module", self._run_block)
         blocks = []
-        for attention_mask, transition_mask in masks:
-            rotation = quaternion_to_matrix(quaternion)
-            frames = Rigid(rotation=rotation, translation=translation)
-            s = s + self.ipa(s, z, frames, seq_mask, plan)
-            s = self.layer_norm_ipa(s if attention_mask is None else s * attention_mask, plan)
-            s = self.transition(s, transition_mask, plan)
-            update = self.bb_update(s)
-            translation = frames.apply(update[..., 3:])
-            quaternion = quaternion + quaternion_multiply_by_vector(quaternion, update[..., :3])
-            quaternion = quaternion / torch.linalg.vector_norm(quaternion, dim=-1, keepdim=True)
-            blocks.append((s, quaternion, translation))
+        for block_masks in masks:
+            block = run_block((s, quaternion, translation), z, seq_mask, block_masks, plan)
+            s, quaternion, translation = block
+            blocks.append(block)
             # Line 20: no gradient flows through the rotations between blocks.
             quaternion = quaternion.detach()
         return blocks
+
+    def _run_block(
+        self,
+        state: tuple[Tensor, Tensor, Tensor],
+        z: Tensor,
+        seq_mask: Tensor,
+        masks: tuple[Tensor | None, Tensor | None],
+        plan: ExecutionPlan,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Update s, quaternion and translation, and return them."""
+        s, quaternion, translation = state
+        attention_mask, transition_mask = masks
+        rotation = quaternion_to_matrix(quaternion)
+        frames = Rigid(rotation=rotation, translation=translation)
+        s = s + self.ipa(s, z, frames, seq_mask, plan)
+        s = self.layer_norm_ipa(s if attention_mask is None else s * attention_mask, plan)
+        s = self.transition(s, transition_mask, plan)
+        update = self.bb_update(s)
+        translation = frames.apply(update[..., 3:])
+        quaternion = quaternion + quaternion_multiply_by_vector(quaternion, update[..., :3])
+        quaternion = quaternion / torch.linalg.vector_norm(quaternion, dim=-1, keepdim=True)
+        return s, quaternion, translation
+
+    def _place_atoms(
+        self, blocks: list[tuple[Tensor, Tensor, Tensor]], s_initial: Tensor, aatype: Tensor
+    ) -> Structure:
+        """Predict torsion angles, frames and atoms of all blocks from the results of the blocks."""
+        states, quaternions, translations = (torch.stack(parts, dim=1) for parts in zip(*blocks))
+        unnormalized_angles, angles = self.angle_resnet(states, s_initial[:, None])
+        translations = translations * self.config.position_scale_angstrom
+        backbone = Rigid(rotation=quaternion_to_matrix(quaternions), translation=translations)
+        aatype = aatype[:, None].expand(states.shape[:-1])
+        frames = torsion_angles_to_frames(backbone, angles, aatype)
+        return Structure(
+            frames=torch.cat([quaternions, translations], dim=-1),
+            sidechain_frames=frames.to_matrix4x4(),
+            unnormalized_angles=unnormalized_angles,
+            angles=angles,
+            positions=frames_and_literature_positions_to_atom14(frames, aatype),
+            states=states,
+        )
 
     def _draw_dropout(
         self, s: Tensor, dropout: PassDropout | None, plan: ExecutionPlan

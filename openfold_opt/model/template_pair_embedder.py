@@ -59,37 +59,46 @@ class TemplatePairEmbedder(nn.Module):
         Returns:
             [batch, N_templ, N_res/dap, N_res, c_t]
         """
+        columns = (aatype, pseudo_beta, *masks)
+        rows = tuple(scatter(x, plan.dap, dim=2) for x in columns)
+        return plan.compiled("embedders", self._embed)(rows, columns)
+
+    def _embed(self, rows: tuple[Tensor, ...], columns: tuple[Tensor, ...]) -> Tensor:
+        """Embed aatype, positions and masks of the rows and columns of the pairs."""
         config = self.config
-
-        def rows(x: Tensor) -> Tensor:
-            return scatter(x, plan.dap, dim=2)
-
+        row_type, row_positions, row_mask, row_atom_mask = rows
+        aatype, positions, mask, atom_mask = columns
         bins = one_hot_distances(
-            rows(pseudo_beta),
-            pseudo_beta,
+            row_positions,
+            positions,
             min_bin=config.min_bin_angstrom,
             max_bin=config.max_bin_angstrom,
             num_bins=config.num_bins,
             inf=config.inf,
         )
-        one_hot = F.one_hot(aatype, NUM_TEMPLATE_CLASSES).to(bins.dtype)
+        row_one_hot, one_hot = (
+            F.one_hot(types, NUM_TEMPLATE_CLASSES).to(bins.dtype) for types in (row_type, aatype)
+        )
         shape = (*bins.shape[:-1], NUM_TEMPLATE_CLASSES)
-        pseudo_beta_mask, all_atom_mask = masks
-        # Index with integers: a list of integers would be copied from the host to the device.
-        n, ca, c = (all_atom_mask[..., atom_order[name]] for name in ("N", "CA", "C"))
-        backbone = n * ca * c
-        backbone_pairs = (rows(backbone)[..., :, None] * backbone[..., None, :]).unsqueeze(-1)
+        backbone_pairs = (
+            _backbone_mask(row_atom_mask)[..., :, None] * _backbone_mask(atom_mask)[..., None, :]
+        ).unsqueeze(-1)
         features = torch.cat(
             [
                 bins,
-                (rows(pseudo_beta_mask)[..., :, None] * pseudo_beta_mask[..., None, :]).unsqueeze(
-                    -1
-                ),
+                (row_mask[..., :, None] * mask[..., None, :]).unsqueeze(-1),
                 one_hot[..., None, :, :].expand(shape),
-                rows(one_hot)[..., :, None, :].expand(shape),
+                row_one_hot[..., :, None, :].expand(shape),
                 bins.new_zeros((*bins.shape[:-1], 3)),
                 backbone_pairs,
             ],
             dim=-1,
         )
         return self.linear(features * backbone_pairs)
+
+
+def _backbone_mask(all_atom_mask: Tensor) -> Tensor:
+    """Return the mask [..., N_res] of residues with N, CA and C, from that of all atoms."""
+    # Index with integers: a list of integers would be copied from the host to the device.
+    n, ca, c = (all_atom_mask[..., atom_order[name]] for name in ("N", "CA", "C"))
+    return n * ca * c
