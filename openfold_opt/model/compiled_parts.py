@@ -1,8 +1,9 @@
 """Compilation with torch.compile of parts of a training step that are not operations.
 
-An operation has a kernel (kernels/operations.py). The parts below are many small PyTorch operators
-instead, which TorchInductor fuses. A part is compiled as functions on tensors, so modules, parameter
-names and checkpoints do not change. Collectives are started and waited for outside the functions.
+An operation has a kernel (kernels/operations.py). The parts below consist of many small PyTorch
+operators instead, which TorchInductor fuses. A part is compiled as functions on tensors, so that
+modules, names of parameters and checkpoints do not change. Collectives are started and waited for
+outside the compiled functions.
 """
 
 from __future__ import annotations
