@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import Tensor
-
-_MAX_CACHED_TABLES = 256
 
 
 def lookup(table: np.ndarray, aatype: Tensor) -> Tensor:
@@ -23,31 +21,30 @@ def lookup(table: np.ndarray, aatype: Tensor) -> Tensor:
     Raises:
         ValueError: The table is writeable. The cached copy would not follow its changes.
     """
+    rows = getattr(_COPIES, _copy_once(table, aatype.device))
+    return rows[aatype.clamp(max=len(rows) - 1)]
+
+
+@torch.compiler.assume_constant_result
+def _copy_once(table: np.ndarray, device: torch.device) -> str:
+    """Copy a table to a device unless _COPIES has it, and return the name of its attribute.
+
+    torch.compile calls this when it traces `lookup`, so compiled code only reads the attribute.
+    """
     if table.flags.writeable:
         raise ValueError(
             f"found a writeable table of shape {table.shape}, expected a read-only one; "
             "call setflags(write=False) where the table is created"
         )
-    rows = _on_device(_SameArray(table), aatype.device)
-    return rows[aatype.clamp(max=table.shape[0] - 1)]
+    number, _ = _TABLES.setdefault(id(table), (len(_TABLES), table))
+    name = f"table_{number}_on_{device}"
+    if not hasattr(_COPIES, name):
+        setattr(_COPIES, name, torch.tensor(table).to(device))
+    return name
 
 
-class _SameArray:
-    """A cache key that is equal only for the same array object.
+_COPIES = SimpleNamespace()
+"""The copies on devices. Tables and devices are few, and no copy is ever removed."""
 
-    It holds the array, so that no other array can get the same id.
-    """
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _SameArray) and self.array is other.array
-
-    def __hash__(self) -> int:
-        return id(self.array)
-
-
-@functools.lru_cache(maxsize=_MAX_CACHED_TABLES)
-def _on_device(key: _SameArray, device: torch.device) -> Tensor:
-    return torch.tensor(key.array).to(device)
+_TABLES: dict[int, tuple[int, np.ndarray]] = {}
+"""id of a copied table -> its number, and the table, so that no other array can get the same id."""

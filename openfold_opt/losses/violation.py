@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -120,9 +121,8 @@ def within_residue_violations(
     Args:
         positions: [batch, N_res, 14, 3] angstrom.
     """
-    bounds = chemistry.make_atom14_dists_bounds(
-        overlap_tolerance_angstrom=config.clash_overlap_tolerance_angstrom,
-        bond_length_tolerance_factor=config.violation_tolerance_factor,
+    bounds = _distance_bounds(
+        config.clash_overlap_tolerance_angstrom, config.violation_tolerance_factor
     )
     lower, upper = (lookup(bound, batch.aatype) for bound in bounds)
     exists = batch.atom14_atom_exists
@@ -131,6 +131,17 @@ def within_residue_violations(
     distance = pairwise_distance(positions, positions, eps=_EPS_DISTANCE)
     error = mask * (torch.relu(lower - distance) + torch.relu(distance - upper))
     return 2.0 * error.sum((-1, -2, -3))
+
+
+@torch.compiler.assume_constant_result
+def _distance_bounds(
+    overlap_tolerance_angstrom: float, bond_length_tolerance_factor: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return make_atom14_dists_bounds. In compiled code it is a constant."""
+    return chemistry.make_atom14_dists_bounds(
+        overlap_tolerance_angstrom=overlap_tolerance_angstrom,
+        bond_length_tolerance_factor=bond_length_tolerance_factor,
+    )
 
 
 def _by_residue(values: tuple[float, float], is_proline: Tensor) -> Tensor:

@@ -189,12 +189,13 @@ class AlphaFold(nn.Module):
             recycled.first_row, recycled.z, recycled.pseudo_beta, plan
         )
         first_row = (m[:, :1] + row_update[:, None]).to(m.dtype)
-        m = torch.cat([first_row, m[:, 1:], *self._template_rows(features)], dim=1)
+        m = torch.cat([first_row, m[:, 1:], *self._template_rows(features, plan)], dim=1)
         z = (z + z_update).to(z.dtype)
         if self.config.has_templates:
             z = z + self._template_pairs(features, z, pair_mask, dropout, plan)
         extra = (features.extra_msa, features.extra_has_deletion, features.extra_deletion_value)
-        e = self.extra_msa_embedder(*(scatter(x, plan.dap, dim=1) for x in extra))
+        embed_extra = plan.compiled("embedders", self.extra_msa_embedder.forward)
+        e = embed_extra(*(scatter(x, plan.dap, dim=1) for x in extra))
         z = self.extra_msa_stack(e, z, (features.extra_msa_mask, pair_mask), dropout, plan)[1]
         msa_mask = torch.cat([features.msa_mask, *self._template_row_masks(features)], dim=1)
         m, z = self.evoformer_stack(
@@ -217,14 +218,14 @@ class AlphaFold(nn.Module):
             msa=msa, pair=SharedResult(pair, Tensor.float), first_row=first_row.float(), s=s.float()
         )
 
-    def _template_rows(self, features: FeatureBatch) -> tuple[Tensor, ...]:
+    def _template_rows(self, features: FeatureBatch, plan: ExecutionPlan) -> tuple[Tensor, ...]:
         """Embed the torsion angles of the templates as MSA rows: [batch, N_templ, N_res, c_m].
 
         The tuple is empty if the model has no templates.
         """
         if not self.config.has_templates:
             return ()
-        rows = self.template_angle_embedder(
+        rows = plan.compiled("embedders", self.template_angle_embedder.forward)(
             features.template_aatype,
             features.template_torsion_angles_sin_cos,
             features.template_alt_torsion_angles_sin_cos,

@@ -103,18 +103,28 @@ class AuxiliaryHeads(nn.Module):
             Fields of ModelOutputs by name.
         """
         msa, pair, single = representations
-        lddt_logits = self.plddt(sm_single, plan)
+        # Each head is compiled separately, so that a head without a loss gets no gradient. The
+        # heads of one linear layer have nothing to compile.
+        lddt_logits, plddt = plan.compiled("heads", self._predict_lddt)(sm_single, plan)
         outputs = {
             "lddt_logits": lddt_logits,
-            "plddt": predicted_lddt(lddt_logits),
-            "distogram_logits": self.distogram(pair),
+            "plddt": plddt,
+            "distogram_logits": plan.compiled("heads", self.distogram.forward)(pair),
             "masked_msa_logits": self.masked_msa(msa),
             "experimentally_resolved_logits": self.experimentally_resolved(single),
         }
         if self.config.has_tm_score:
-            max_bin = self.config.max_bin_aligned_error_angstrom
-            outputs.update(_predicted_errors(self.tm(pair), seq_mask, max_bin))
+            outputs.update(plan.compiled("heads", self._predict_errors)(pair, seq_mask))
         return outputs
+
+    def _predict_lddt(self, sm_single: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
+        """Return the logits of the lDDT, and its expectation."""
+        logits = self.plddt(sm_single, plan)
+        return logits, predicted_lddt(logits)
+
+    def _predict_errors(self, pair: Tensor, seq_mask: Tensor) -> dict[str, Tensor]:
+        max_bin = self.config.max_bin_aligned_error_angstrom
+        return _predicted_errors(self.tm(pair), seq_mask, max_bin)
 
 
 def predicted_lddt(logits: Tensor) -> Tensor:

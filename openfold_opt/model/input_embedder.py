@@ -52,9 +52,16 @@ class InputEmbedder(nn.Module):
         Returns:
             m: [batch, N_clust, N_res, c_m], z: [batch, N_res, N_res/dap, c_z]
         """
-        columns = (scatter(x, plan.dap, dim=1) for x in (target_feat, residue_index))
-        z = self.pairs((target_feat, residue_index), tuple(columns))
-        return self.msa(target_feat, msa_feat), z
+        rows = (target_feat, residue_index)
+        cols = tuple(scatter(x, plan.dap, dim=1) for x in rows)
+        return plan.compiled("embedders", self._embed)(rows, cols, msa_feat)
+
+    def _embed(
+        self, rows: tuple[Tensor, Tensor], cols: tuple[Tensor, Tensor], msa_feat: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Compute m and z; rows and cols as in `pairs`."""
+        z = self.pairs(rows, cols)
+        return self.msa(rows[0], msa_feat), z
 
     def msa(self, target_feat: Tensor, msa_feat: Tensor) -> Tensor:
         """Embed rows of the MSA (Algorithm 3, line 4): [batch, N_clust, N_res, c_m]."""

@@ -20,7 +20,6 @@ from openfold_opt.model.sharded_pairs import own_rows
 from openfold_opt.model.template_pair_embedder import (
     TemplatePairEmbedder,
     TemplateResidues,
-    template_residues,
 )
 from openfold_opt.model.template_pair_stack import TemplatePairStack
 from openfold_opt.model.template_pointwise_attention import PointwiseAttention
@@ -109,13 +108,12 @@ def attend_to_templates(
         # A template that does not exist has a weight of exactly zero beside one that does.
         if not bool(exists[:, index].any()):
             continue
-        residues = template_residues(
-            features.template_aatype[:, index : index + 1],
-            features.template_pseudo_beta[:, index : index + 1],
-            (
-                features.template_pseudo_beta_mask[:, index : index + 1],
-                features.template_all_atom_mask[:, index : index + 1],
-            ),
+        template = slice(index, index + 1)
+        residues = TemplateResidues(
+            features.template_aatype[:, template],
+            features.template_pseudo_beta[:, template],
+            features.template_pseudo_beta_mask[:, template],
+            features.template_all_atom_mask[:, template],
         )
         t = _template_pairs(embedder, residues, plan)
         _run_stack(stack, t, features.seq_mask, plan)
@@ -135,8 +133,8 @@ def _template_pairs(
 ) -> Tensor:
     """Embed one template: [batch, N_row, N_res, c_t]."""
     own = TemplateResidues(*(own_rows(x, plan.dap, dim=2) for x in residues))
-    batch, _, num_rows = own.one_hot.shape[:3]
-    weight, num_res = embedder.linear.weight, residues.one_hot.shape[2]
+    batch, _, num_rows = own.aatype.shape[:3]
+    weight, num_res = embedder.linear.weight, residues.aatype.shape[2]
     t = weight.new_empty(batch, num_rows, num_res, len(weight))
     for rows in plan.blocks("template_pairs", num_rows):
         block = TemplateResidues(*(x[:, :, rows] for x in own))

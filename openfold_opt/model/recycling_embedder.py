@@ -51,8 +51,14 @@ class RecyclingEmbedder(nn.Module):
             Updates of the first MSA row [batch, N_res, c_m] and of the pair representation
             [batch, N_res, N_res/dap, c_z].
         """
-        cols = scatter(pseudo_beta, plan.dap, dim=1)
-        return self.layer_norm_m(first_row, plan), self.pairs(z, (pseudo_beta, cols), plan)
+        positions = (pseudo_beta, scatter(pseudo_beta, plan.dap, dim=1))
+        return plan.compiled("embedders", self._embed)(first_row, z, positions, plan)
+
+    def _embed(
+        self, first_row: Tensor, z: Tensor, positions: tuple[Tensor, Tensor], plan: ExecutionPlan
+    ) -> tuple[Tensor, Tensor]:
+        """Compute both updates. positions: of the rows and of the columns of z."""
+        return self.layer_norm_m(first_row, plan), self.pairs(z, positions, plan)
 
     def pairs(self, z: Tensor, positions: tuple[Tensor, Tensor], plan: ExecutionPlan) -> Tensor:
         """Compute the update of a block of the pairs (lines 1-3).

@@ -31,6 +31,12 @@ from openfold_opt.model.single_transition import SingleTransition
 PointAttention = Callable[[Tensor, Rigid], Tensor]
 """(s [batch, N_res, c_s], frames [batch, N_res]) -> update of s."""
 
+BlockState = tuple[Tensor, Tensor, Tensor]
+"""s [batch, N_res, c_s], unit quaternion [batch, N_res, 4] and translation [batch, N_res, 3]."""
+
+BlockMasks = tuple[Tensor | None, Tensor | None]
+"""Dropout masks [batch, N_res, c_s] after attention and transition; None: no dropout."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StructureModuleConfig:
@@ -129,12 +135,16 @@ class StructureModule(nn.Module):
         s_first, masks = self.linear_in(s_initial), self._draw_dropout(s, dropout, plan)
         # The pairs are needed from here on.
         z_normalized = self.layer_norm_z(z(), plan)
+        # Blocks are compiled one at a time: they share their weights, and so the compiled code.
+        compiled = plan.compiled("structure_module", self._run_block)
 
-        def attend(s: Tensor, frames: Rigid) -> Tensor:
-            return self.ipa(s, z_normalized, frames, seq_mask, plan)
+        def run_block(state: BlockState, block_masks: BlockMasks) -> BlockState:
+            return compiled(state, z_normalized, seq_mask, block_masks, plan)
 
-        blocks = self._run_blocks(s_first, attend, masks, plan)
-        return self._structure(blocks[-1:] if last_block_only else blocks, s_initial, aatype)
+        blocks = self._run_blocks(s_first, run_block, masks)
+        if last_block_only:
+            blocks = blocks[-1:]
+        return plan.compiled("structure_module", self._place_atoms)(blocks, s_initial, aatype)
 
     def predict(
         self, s: Tensor, attend: PointAttention, aatype: Tensor, plan: ExecutionPlan
@@ -149,14 +159,69 @@ class StructureModule(nn.Module):
             plan: kernels.
         """
         s_initial = self.layer_norm_s(s, plan)
-        no_dropout = [(None, None)] * self.config.num_blocks
-        blocks = self._run_blocks(self.linear_in(s_initial), attend, no_dropout, plan)
-        return self._structure(blocks[-1:], s_initial, aatype)
 
-    def _structure(
-        self, blocks: list[tuple[Tensor, Tensor, Tensor]], s_initial: Tensor, aatype: Tensor
+        def run_block(state: BlockState, masks: BlockMasks) -> BlockState:
+            return self._update(state, attend, masks, plan)
+
+        no_dropout = [(None, None)] * self.config.num_blocks
+        blocks = self._run_blocks(self.linear_in(s_initial), run_block, no_dropout)
+        return self._place_atoms(blocks[-1:], s_initial, aatype)
+
+    def _run_blocks(
+        self,
+        s: Tensor,
+        run_block: Callable[[BlockState, BlockMasks], BlockState],
+        masks: list[BlockMasks],
+    ) -> list[BlockState]:
+        """Run lines 4-10 of all blocks, with the dropout masks of each, and return their states."""
+        quaternion = torch.zeros((*s.shape[:-1], 4), dtype=s.dtype, device=s.device)
+        quaternion[..., 0] = 1.0
+        translation = torch.zeros((*s.shape[:-1], 3), dtype=s.dtype, device=s.device)
+        blocks = []
+        for block_masks in masks:
+            block = run_block((s, quaternion, translation), block_masks)
+            s, quaternion, translation = block
+            blocks.append(block)
+            # Line 20: no gradient flows through the rotations between blocks.
+            quaternion = quaternion.detach()
+        return blocks
+
+    def _run_block(
+        self,
+        state: BlockState,
+        z: Tensor,
+        seq_mask: Tensor,
+        masks: BlockMasks,
+        plan: ExecutionPlan,
+    ) -> BlockState:
+        """Update s, quaternion and translation from the normalized pairs, and return them."""
+
+        def attend(s: Tensor, frames: Rigid) -> Tensor:
+            return self.ipa(s, z, frames, seq_mask, plan)
+
+        return self._update(state, attend, masks, plan)
+
+    def _update(
+        self, state: BlockState, attend: PointAttention, masks: BlockMasks, plan: ExecutionPlan
+    ) -> BlockState:
+        """Run lines 6-10."""
+        s, quaternion, translation = state
+        attention_mask, transition_mask = masks
+        rotation = quaternion_to_matrix(quaternion)
+        frames = Rigid(rotation=rotation, translation=translation)
+        s = s + attend(s, frames)
+        s = self.layer_norm_ipa(s if attention_mask is None else s * attention_mask, plan)
+        s = self.transition(s, transition_mask, plan)
+        update = self.bb_update(s)
+        translation = frames.apply(update[..., 3:])
+        quaternion = quaternion + quaternion_multiply_by_vector(quaternion, update[..., :3])
+        quaternion = quaternion / torch.linalg.vector_norm(quaternion, dim=-1, keepdim=True)
+        return s, quaternion, translation
+
+    def _place_atoms(
+        self, blocks: list[BlockState], s_initial: Tensor, aatype: Tensor
     ) -> Structure:
-        """Compute torsion angles and atoms of the blocks (lines 11-30)."""
+        """Predict torsion angles, frames and atoms of all blocks from the results of the blocks."""
         states, quaternions, translations = (torch.stack(parts, dim=1) for parts in zip(*blocks))
         unnormalized_angles, angles = self.angle_resnet(states, s_initial[:, None])
         translations = translations * self.config.position_scale_angstrom
@@ -172,40 +237,9 @@ class StructureModule(nn.Module):
             states=states,
         )
 
-    def _run_blocks(
-        self,
-        s: Tensor,
-        attend: PointAttention,
-        masks: list[tuple[Tensor | None, Tensor | None]],
-        plan: ExecutionPlan,
-    ) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Run lines 4-10 of all blocks.
-
-        Returns:
-            For each block s, unit quaternion [batch, N_res, 4] and translation [batch, N_res, 3].
-        """
-        quaternion = torch.zeros((*s.shape[:-1], 4), dtype=s.dtype, device=s.device)
-        quaternion[..., 0] = 1.0
-        translation = torch.zeros((*s.shape[:-1], 3), dtype=s.dtype, device=s.device)
-        blocks = []
-        for attention_mask, transition_mask in masks:
-            rotation = quaternion_to_matrix(quaternion)
-            frames = Rigid(rotation=rotation, translation=translation)
-            s = s + attend(s, frames)
-            s = self.layer_norm_ipa(s if attention_mask is None else s * attention_mask, plan)
-            s = self.transition(s, transition_mask, plan)
-            update = self.bb_update(s)
-            translation = frames.apply(update[..., 3:])
-            quaternion = quaternion + quaternion_multiply_by_vector(quaternion, update[..., :3])
-            quaternion = quaternion / torch.linalg.vector_norm(quaternion, dim=-1, keepdim=True)
-            blocks.append((s, quaternion, translation))
-            # Line 20: no gradient flows through the rotations between blocks.
-            quaternion = quaternion.detach()
-        return blocks
-
     def _draw_dropout(
         self, s: Tensor, dropout: PassDropout | None, plan: ExecutionPlan
-    ) -> list[tuple[Tensor | None, Tensor | None]]:
+    ) -> list[BlockMasks]:
         """Draw the masks [batch, N_res, c_s] after attention and transition of each block."""
         num_blocks, rate = self.config.num_blocks, self.config.dropout_rate
         if dropout is None or rate == 0.0:

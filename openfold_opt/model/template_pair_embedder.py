@@ -33,14 +33,14 @@ class TemplatePairEmbedderConfig:
 class TemplateResidues(NamedTuple):
     """Features of residues of templates."""
 
-    one_hot: Tensor
-    """[batch, N_templ, n, 22]: residue types"""
+    aatype: Tensor
+    """[batch, N_templ, n] int64"""
     pseudo_beta: Tensor
     """[batch, N_templ, n, 3] angstrom"""
     pseudo_beta_mask: Tensor
     """[batch, N_templ, n]"""
-    backbone_mask: Tensor
-    """[batch, N_templ, n]: N, CA and C exist."""
+    all_atom_mask: Tensor
+    """[batch, N_templ, n, 37]"""
 
 
 class TemplatePairEmbedder(nn.Module):
@@ -72,9 +72,9 @@ class TemplatePairEmbedder(nn.Module):
         Returns:
             [batch, N_templ, N_res/dap, N_res, c_t]
         """
-        residues = template_residues(aatype, pseudo_beta, masks)
-        rows = TemplateResidues(*(scatter(x, plan.dap, dim=2) for x in residues))
-        return self.pairs(rows, residues)
+        cols = TemplateResidues(aatype, pseudo_beta, *masks)
+        rows = TemplateResidues(*(scatter(x, plan.dap, dim=2) for x in cols))
+        return plan.compiled("embedders", self.pairs)(rows, cols)
 
     def pairs(self, rows: TemplateResidues, cols: TemplateResidues) -> Tensor:
         """Embed a block of the pairs: [batch, N_templ, N_row, N_col, c_t]."""
@@ -87,17 +87,24 @@ class TemplatePairEmbedder(nn.Module):
             num_bins=config.num_bins,
             inf=config.inf,
         )
-        shape = (*bins.shape[:-1], NUM_TEMPLATE_CLASSES)
-        pseudo_beta_pairs, backbone_pairs = (
-            (row[..., :, None] * col[..., None, :]).unsqueeze(-1)
-            for row, col in zip(rows[2:], cols[2:])
+        row_one_hot, one_hot = (
+            F.one_hot(types, NUM_TEMPLATE_CLASSES).to(bins.dtype)
+            for types in (rows.aatype, cols.aatype)
         )
+        shape = (*bins.shape[:-1], NUM_TEMPLATE_CLASSES)
+        pseudo_beta_pairs = (
+            rows.pseudo_beta_mask[..., :, None] * cols.pseudo_beta_mask[..., None, :]
+        ).unsqueeze(-1)
+        backbone_pairs = (
+            _backbone_mask(rows.all_atom_mask)[..., :, None]
+            * _backbone_mask(cols.all_atom_mask)[..., None, :]
+        ).unsqueeze(-1)
         features = torch.cat(
             [
                 bins,
                 pseudo_beta_pairs,
-                cols.one_hot[..., None, :, :].expand(shape),
-                rows.one_hot[..., :, None, :].expand(shape),
+                one_hot[..., None, :, :].expand(shape),
+                row_one_hot[..., :, None, :].expand(shape),
                 bins.new_zeros((*bins.shape[:-1], 3)),
                 backbone_pairs,
             ],
@@ -106,16 +113,8 @@ class TemplatePairEmbedder(nn.Module):
         return self.linear(features * backbone_pairs)
 
 
-def template_residues(
-    aatype: Tensor, pseudo_beta: Tensor, masks: tuple[Tensor, Tensor]
-) -> TemplateResidues:
-    """Collect the features of residues; arguments as TemplatePairEmbedder.forward."""
-    pseudo_beta_mask, all_atom_mask = masks
+def _backbone_mask(all_atom_mask: Tensor) -> Tensor:
+    """Return the mask [..., N_res] of residues with N, CA and C, from that of all atoms."""
     # Index with integers: a list of integers would be copied from the host to the device.
     n, ca, c = (all_atom_mask[..., atom_order[name]] for name in ("N", "CA", "C"))
-    return TemplateResidues(
-        one_hot=F.one_hot(aatype, NUM_TEMPLATE_CLASSES).to(pseudo_beta.dtype),
-        pseudo_beta=pseudo_beta,
-        pseudo_beta_mask=pseudo_beta_mask,
-        backbone_mask=n * ca * c,
-    )
+    return n * ca * c

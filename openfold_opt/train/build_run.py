@@ -17,6 +17,7 @@ from openfold_opt.loader.reorder_window import StreamState
 from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
 from openfold_opt.losses.config import LossConfig
 from openfold_opt.model.alphafold import AlphaFold
+from openfold_opt.model.compiled_parts import CompiledParts, check_compiled_parts
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.model.published_weights.run_directory import CHECKPOINT_FOLDER
 from openfold_opt.parallel.axis import AxisGroup
@@ -132,15 +133,19 @@ def build_plans(
 ) -> tuple[ExecutionPlan, ExecutionPlan]:
     """Return the execution plans of training and of evaluation.
 
-    Evaluation has no backward pass, and by default one rank evaluates a chain.
+    Evaluation has no backward pass, and by default one rank evaluates a chain. It compiles no
+    parts, because chains have many lengths and compiled code is for one length.
     """
     kernels = _build_kernels(config, device)
-    train = ExecutionPlan(
-        kernels=kernels,
+    check_compiled_parts(config.compiled_parts, resolve_auto(config.kernels, device), device)
+    evaluation = ExecutionPlan(kernels=kernels, dap=AxisGroup.single("dap"))
+    train = replace(
+        evaluation,
         dap=context.dap,
         num_recomputed_blocks=_agree_on_recomputation(config, context, device),
+        compiled_parts=CompiledParts(config.compiled_parts),
     )
-    return train, replace(train, dap=AxisGroup.single("dap"), num_recomputed_blocks=0)
+    return train, evaluation
 
 
 def build_evaluation_plan(config: RunConfig, device: torch.device) -> ExecutionPlan:
@@ -209,7 +214,7 @@ def build_train_step(
     dropout_seed = derive_seed(seed, "dropout") if config.use_dropout else None
     return TrainStep(
         model,
-        loss=AlphaFoldLoss(config.loss),
+        loss=plan.compiled("losses", AlphaFoldLoss(config.loss).__call__),
         plan=plan,
         config=step_config,
         context=context,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from openfold_opt.kernels.interface import KernelConfig
 from openfold_opt.loader.config import DataConfig, LoaderConfig
 from openfold_opt.losses.config import LossConfig
+from openfold_opt.model.compiled_parts import CompiledPart, check_part_names
 from openfold_opt.model.config import ModelConfig
 from openfold_opt.parallel.context import ParallelConfig
 from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig
@@ -78,6 +79,11 @@ class RunConfig:
 
     "auto" recomputes the smallest number of blocks with which a step fits into memory.
     """
+    compiled_parts: tuple[CompiledPart, ...] = field(default=(), metadata=_IMPLEMENTATION)
+    """Parts of the training step that torch.compile compiles, of those in COMPILED_PARTS.
+
+    Evaluation compiles none, because chains have many lengths and compiled code is for one length.
+    """
     cuda_graphs: bool = field(default=False, metadata=_IMPLEMENTATION)
     """Capture steps as CUDA graphs during the warm-up; needs a GPU and samples of one shape."""
     warm_up: bool = field(default=True, metadata=_IMPLEMENTATION)
@@ -122,6 +128,7 @@ class RunConfig:
         if self.recompute not in (True, False, "auto"):
             raise ValueError(f'recompute={self.recompute!r}: expected True, False or "auto"')
         check_precision(self.precision)
+        check_part_names(self.compiled_parts)
 
 
 @dataclass(frozen=True, kw_only=True)

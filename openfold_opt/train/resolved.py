@@ -47,11 +47,13 @@ def describe_resolved(
 ) -> str:
     """Return a line that describes a resolved configuration."""
     parallel = config.parallel
+    compiled = f"compiled parts {', '.join(config.compiled_parts)}, " * bool(config.compiled_parts)
     blocks = [f"{number} of {name}" for name, number in recomputed_blocks.items()]
     data_parallel_size = (number_of_ranks - parallel.num_evaluation_ranks) // parallel.dap_size
     return (
         f"resolved: device {config.device}, precision {config.precision}, "
         f"kernels {_describe_kernels(config.kernels)}, recomputed blocks {', '.join(blocks)}, "
+        f"{compiled}"
         f"global batch {global_batch_size} = {data_parallel_size} data-parallel x "
         f"{config.local_batch_size} local x {config.accumulation} accumulated, "
         f"DAP {parallel.dap_size}, world size {number_of_ranks}"

@@ -19,7 +19,8 @@ from openfold_opt.train.optim.weight_average import WeightAverageConfig
 from openfold_opt.train.precision import check_precision
 
 WITHOUT_MATHEMATICAL_MEANING = {
-    "": "max_steps precision recompute cuda_graphs warm_up device log_every_steps torch_threads",
+    "": "max_steps precision recompute compiled_parts cuda_graphs warm_up device log_every_steps "
+    "torch_threads",
     "loss.": "report_zero_weight_violation",
     "data.": "pad_to_crop",
     "loader.": "num_workers prefetch_per_worker start_method timeout_seconds max_attempts prefetch "
@@ -99,6 +100,12 @@ def test_a_config_is_json_and_a_field_without_a_valid_category_is_an_error():
     [
         ({"local_batch_size": 0}, "local_batch_size=0"),
         ({"torch_threads": 0}, "torch_threads=0"),
+        (
+            {"compiled_parts": ("heads", "evoformer")},
+            "unknown compiled part 'evoformer'; expected any of structure_module, losses, "
+            "embedders, heads",
+        ),
+        ({"compiled_parts": ("heads", "heads")}, "expected each part once"),
         ({"max_steps": 0}, "max_steps=0"),
         ({"global_batch_size": 0}, "global_batch_size=0: expected a positive multiple"),
         (

@@ -61,14 +61,14 @@ def test_the_description_names_every_resolved_value():
     kernels = dataclasses.replace(KernelConfig.all("triton"), dropout_masks="reference")
     config = tiny_config(kernels=kernels, device="cuda", local_batch_size=2, accumulation=3)
     parallel = dataclasses.replace(config.parallel, dap_size=2, num_evaluation_ranks=4)
-    config = dataclasses.replace(config, parallel=parallel)
+    config = dataclasses.replace(config, parallel=parallel, compiled_parts=("losses", "heads"))
     line = describe_resolved(
         config, recomputed_blocks={"evoformer_stack": 12}, number_of_ranks=12, global_batch_size=24
     )
     assert line == (
         "resolved: device cuda, precision fp32, kernels triton (but reference for dropout_masks), "
-        "recomputed blocks 12 of evoformer_stack, global batch 24 = 4 data-parallel x 2 local x "
-        "3 accumulated, DAP 2, world size 12"
+        "recomputed blocks 12 of evoformer_stack, compiled parts losses, heads, global batch 24 = "
+        "4 data-parallel x 2 local x 3 accumulated, DAP 2, world size 12"
     )
 
 

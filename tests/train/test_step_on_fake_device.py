@@ -68,14 +68,14 @@ def plan_of(device, case):
     )
 
 
-def train_step_of(device, case):
-    config, plan = tiny_config(), plan_of(device, case)
+def train_step_of(device, case, plan=None):
+    config, plan = tiny_config(), plan or plan_of(device, case)
     training_ranks = dataclasses.replace(plan.dap, name="training")
     with device:
         model = AlphaFold(config.model, seed=None)
     return TrainStep(
         model,
-        loss=AlphaFoldLoss(config.loss),
+        loss=plan.compiled("losses", AlphaFoldLoss(config.loss).__call__),
         plan=plan,
         config=StepConfig(accumulation=ACCUMULATION),
         context=dataclasses.replace(ParallelContext.alone(), training_ranks=training_ranks),
@@ -89,9 +89,12 @@ def features_on(device):
     return FeatureBatch.from_features(features).to(device)
 
 
-def compute_step(device, case, num_recycling_iterations):
-    """Return a function that runs a complete step, as a graph captures it."""
-    train_step = train_step_of(device, case)
+def compute_step(device, case, num_recycling_iterations, *, plan=None):
+    """Return a function that runs a complete step, as a graph captures it.
+
+    plan: None means the plan of the case.
+    """
+    train_step = train_step_of(device, case, plan)
     slots = torch.zeros(1, dtype=torch.int64, device=device)
     batch = MicroBatch(features=features_on(device), slots=slots, sample_ids=("none",))
     integer = torch.zeros((), dtype=torch.int64, device=device)

@@ -8,7 +8,6 @@ product, and the pair bias as an additive mask.
 from __future__ import annotations
 
 import importlib.util
-import platform
 from collections.abc import Callable
 
 import torch
@@ -16,30 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmark.perf.tools.kernel_cases import AttentionSizes
+from openfold_opt.model.compiled_parts import compile_for_processor
 
 Work = Callable[[], Tensor]
 
 PEERS = ("SDPA", "FlexAttention", "cuEquivariance")
 """Names of all attentions that attention_peers may return."""
-
-_VECTOR_BITS = {"DEFAULT": 1, "AVX2": 256, "AVX512": 512}
-"""Capability of an x86-64 processor as PyTorch names it -> vector width in bits; 1 means none."""
-
-
-def compile_for_processor(function: Callable, *, fullgraph: bool = False) -> Callable:
-    """Return torch.compile of a function for the vector width of this processor.
-
-    TorchInductor's cache does not record which instruction set its C++ code was generated for. A
-    process with another one (on another machine with the same cache directory, or with another
-    ATEN_CPU_CAPABILITY) would load code that computes only a part of the elements. The width passed
-    here is part of the cache key.
-    """
-    options = {}
-    if platform.machine() == "x86_64":
-        capability = torch.backends.cpu.get_cpu_capability()
-        if capability in _VECTOR_BITS:
-            options["cpp.simdlen"] = _VECTOR_BITS[capability]
-    return torch.compile(function, dynamic=False, fullgraph=fullgraph, options=options)
 
 
 def core_leaves(

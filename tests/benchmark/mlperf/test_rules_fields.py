@@ -21,6 +21,7 @@ NAMES_OF_VALUES = {
     "loader.start_method": ["spawn"],
     "device": ["cpu"],
     "precision": ["bf16"],
+    "compiled_parts": [("losses",)],
 }
 """Fields with a choice of names -> other names."""
 MADE_OF_NOTHING = {

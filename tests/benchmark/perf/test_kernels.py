@@ -203,7 +203,7 @@ def test_a_checkout_whose_command_fails_is_an_error(tmp_path, capfd, fixed_limit
 
 COMPARISON = """
 import torch
-from benchmark.perf.tools.kernel_peers import compile_for_processor
+from openfold_opt.model.compiled_parts import compile_for_processor
 from openfold_opt.kernels.reference.dropout_residual import dropout_residual
 
 x, update, mask = torch.randn(2, 3, 64), torch.randn(2, 3, 64), torch.ones(2, 1, 64)
