@@ -48,7 +48,7 @@ def plan_recomputation(config: RunConfig, device: torch.device) -> int:
     if config.recompute != "auto":
         return ALL_BLOCKS if config.recompute else 0
     kernels = resolve_auto(config.kernels, device)
-    memory = StepMemory(config, kernels)
+    memory = StepMemory(config, kernels, has_graphs=config.cuda_graphs)
     graphs = memory.graphs
     free = memory.usable_bytes(free_memory_bytes(device))
     num_blocks = config.model.evoformer_stack.num_blocks
@@ -90,9 +90,9 @@ class LargestWorkspace:
 class StepMemory:
     """Bytes of a training step on each DAP rank."""
 
-    def __init__(self, config: RunConfig, kernels: KernelConfig) -> None:
+    def __init__(self, config: RunConfig, kernels: KernelConfig, *, has_graphs: bool) -> None:
         """Prepare the sums. kernels: a resolved KernelConfig."""
-        self._config, self._kernels = config, kernels
+        self._config, self._kernels, self._has_graphs = config, kernels, has_graphs
         self._dap_size = config.parallel.dap_size
         self.saved = functools.cache(self._saved)
         """Number of recomputed blocks -> bytes that are saved for the backward pass."""
@@ -121,7 +121,7 @@ class StepMemory:
 
         Graphs also have a memory pool. It holds the activations, which are counted either way.
         """
-        return graph_memory_bytes(self._config, self._kernels) if self._config.cuda_graphs else 0
+        return graph_memory_bytes(self._config, self._kernels) if self._has_graphs else 0
 
     @functools.cached_property
     def largest_workspace(self) -> LargestWorkspace:

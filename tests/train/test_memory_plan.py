@@ -61,14 +61,14 @@ def needed(config, kept):
 
     The saved tensors of a block are at most those that the first recomputed blocks no longer save.
     """
-    workspace = StepMemory(config, config.kernels).largest_workspace.bytes
+    workspace = StepMemory(config, config.kernels, has_graphs=False).largest_workspace.bytes
     assert workspace > 0
     recomputed = kept[6] + kept[0] - kept[1]
     return [kept[0] + workspace, *(max(x, recomputed) + workspace for x in kept[1:])]
 
 
 def test_the_largest_workspace_is_that_of_an_operation_of_the_step(config):
-    found = StepMemory(config, config.kernels).largest_workspace
+    found = StepMemory(config, config.kernels, has_graphs=False).largest_workspace
     workspaces = {
         (place.operation, place.where): OPERATIONS[place.operation]
         .workspace(place.shapes, torch.float32, implementation="reference")
@@ -175,7 +175,7 @@ def test_a_step_stays_below_the_planned_memory(config, device):
         .is_applied
     )
     planned = memory_plan.state_bytes(preset)
-    planned += StepMemory(preset, kernels).needed(0) / USABLE_SHARE
+    planned += StepMemory(preset, kernels, has_graphs=False).needed(0) / USABLE_SHARE
     if device.type == "cuda":
         assert torch.cuda.max_memory_allocated(device) <= planned
 
@@ -241,7 +241,7 @@ def test_the_plan_handles_an_evoformer_as_short_as_the_other_stacks(config, monk
         config, model=dataclasses.replace(config.model, evoformer_stack=short)
     )
     state = memory_plan.state_bytes(config)
-    needed = StepMemory(config, config.kernels).needed(1)
+    needed = StepMemory(config, config.kernels, has_graphs=False).needed(1)
     monkeypatch.setattr(
         memory_plan,
         "free_memory_bytes",

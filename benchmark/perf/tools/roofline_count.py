@@ -112,7 +112,7 @@ def check_memory(config: RunConfig, chip: Chip) -> None:
     Raises:
         BenchmarkError: It does not fit.
     """
-    memory = StepMemory(config, config.kernels)
+    memory = StepMemory(config, config.kernels, has_graphs=True)
     free, needed = memory.usable_bytes(chip.memory_bytes), memory.needed(0)
     if needed > free:
         raise BenchmarkError(
