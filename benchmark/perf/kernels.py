@@ -17,7 +17,6 @@ import torch
 
 from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools import against
-from benchmark.perf.tools.kernel_cases import AttentionSizes, CaseMaker, KernelCase
 from benchmark.perf.tools.kernel_peers import (
     PEERS,
     attention_peers,
@@ -30,12 +29,16 @@ from benchmark.perf.tools.options import add_count, add_threads
 from benchmark.perf.tools.timing_stats import TimingStats, table
 from benchmark.presets import build_preset, preset_names
 from data_prep.progress import tracked
-from openfold_opt.kernels.interface import KernelConfig, KernelSet
+from openfold_opt.kernels.arguments import Arguments, LeastBytes, TensorMaker, least_bytes
+from openfold_opt.kernels.interface import KernelConfig, KernelSet, Precision
 from openfold_opt.kernels.operations import OPERATIONS
 from openfold_opt.kernels.reference.attention import attention as reference_attention
+from openfold_opt.kernels.reference.self_attention import SelfAttentionShapes
 from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.train.build_run import resolve_device
-from openfold_opt.train.precision import PRECISIONS, matmul_precision
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.operation_shapes import PlacedOperation, operations_of_step
+from openfold_opt.train.precision import PRECISIONS, activation_dtype, matmul_precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,12 +130,12 @@ def measure(args: argparse.Namespace) -> KernelMetrics:
         matmul_flops_per_second=measure_matmul(precision, device=device.type, threads=args.threads),
     )
     args.record.save(metrics)
-    maker = CaseMaker(config, device=device, precision=precision)
+    cases = _Cases(config, precision, device=device, only=args.only)
     with matmul_precision(precision):
-        for case in tracked(_chosen(maker, args.only), what="kernels", unit="case"):
+        for case in tracked(cases, what="kernels", unit="case"):
             _add_case(_measure_case(case, getattr(ours, case.operation), args), metrics, args)
-            if case.attention is not None:
-                _add_case(_measure_attention_core(case, case.attention, args), metrics, args)
+            if isinstance(case.shapes, SelfAttentionShapes):
+                _add_case(_measure_attention_core(case, case.shapes, args), metrics, args)
     if not metrics.cases:
         raise BenchmarkError(
             f"--only {args.only}: no operation or location contains this text; without --only all "
@@ -144,7 +147,7 @@ def measure(args: argparse.Namespace) -> KernelMetrics:
     elif args.against is not None:
         metrics = dataclasses.replace(metrics, against=str(args.against))
         with matmul_precision(precision):
-            _alternate(ours, maker, metrics, args)
+            _alternate(ours, cases, metrics, args)
     return metrics
 
 
@@ -158,8 +161,45 @@ def _setting(args: argparse.Namespace, device: torch.device) -> against.Setting:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Case(PlacedOperation):
+    """An operation of the model and its arguments."""
+
+    arguments: Arguments
+    least_bytes: LeastBytes
+    dtype: torch.dtype
+
+
+class _Cases:
+    """Operations with a backward pass; arguments are made one case at a time, some take gigabytes.
+
+    only: text that the operation or the location contains.
+    """
+
+    def __init__(
+        self, config: RunConfig, precision: Precision, *, device: torch.device, only: str
+    ) -> None:
+        self._device, self._dtype = device, activation_dtype(precision)
+        self._places = [
+            place
+            for place in operations_of_step(config)
+            if OPERATIONS[place.operation].has_gradient
+            and (only in place.operation or only in place.where)
+        ]
+
+    def __iter__(self) -> Iterator[_Case]:
+        make = TensorMaker(device=self._device, dtype=self._dtype)
+        for place in self._places:
+            yield _Case(
+                **vars(place),
+                arguments=place.shapes.arguments(make),
+                least_bytes=OPERATIONS[place.operation].bytes(place.shapes, self._dtype),
+                dtype=self._dtype,
+            )
+
+
 def _alternate(
-    ours: KernelSet, maker: CaseMaker, metrics: KernelMetrics, args: argparse.Namespace
+    ours: KernelSet, cases: _Cases, metrics: KernelMetrics, args: argparse.Namespace
 ) -> None:
     """Alternate the other checkout's kernels with ours, whose first round is already in metrics."""
     options = ["--preset", metrics.preset, "--precision", metrics.precision]
@@ -169,8 +209,8 @@ def _alternate(
     options += ["--without", *PEERS]
     by_name = {(case.operation, case.where): case for case in metrics.cases}
     for number in range(args.rounds):
-        for case in _chosen(maker, args.only) if number else ():
-            work = case.call(getattr(ours, case.operation))
+        for case in cases if number else ():
+            work = case.arguments.call(getattr(ours, case.operation))
             repeated = _time_works({"ours": work}, case, args)
             before = by_name[case.operation, case.where].seconds
             if "ours" in before.keys() & repeated.seconds.keys():
@@ -182,10 +222,6 @@ def _alternate(
         args.record.save(metrics)
 
 
-def _chosen(maker: CaseMaker, only: str) -> Iterator[KernelCase]:
-    return (case for case in maker.cases() if only in case.operation or only in case.where)
-
-
 def _add_case(case: CaseTimes, metrics: KernelMetrics, args: argparse.Namespace) -> None:
     """Add a case to the record, and a failure if our kernel or the reference has no time."""
     metrics.cases.append(case)
@@ -195,9 +231,9 @@ def _add_case(case: CaseTimes, metrics: KernelMetrics, args: argparse.Namespace)
     args.record.save(metrics)
 
 
-def _measure_case(case: KernelCase, ours: Call, args: argparse.Namespace) -> CaseTimes:
-    reference = case.call(OPERATIONS[case.operation].reference)
-    sides = {"ours": case.call(ours), "plain": reference}
+def _measure_case(case: _Case, ours: Call, args: argparse.Namespace) -> CaseTimes:
+    reference = case.arguments.call(OPERATIONS[case.operation].reference)
+    sides = {"ours": case.arguments.call(ours), "plain": reference}
     if args.compile:
         # Compilations of earlier cases count toward Dynamo's recompilation limit.
         torch._dynamo.reset()
@@ -205,42 +241,48 @@ def _measure_case(case: KernelCase, ours: Call, args: argparse.Namespace) -> Cas
     return _time_works(sides, case, args)
 
 
-def _time_works(sides: dict[str, Call], case: KernelCase, args: argparse.Namespace) -> CaseTimes:
+def _time_works(sides: dict[str, Call], case: _Case, args: argparse.Namespace) -> CaseTimes:
     """Time functions of the case's leaves."""
+    leaves = case.arguments.leaves
     return time_case(
-        {name: partial(work, *case.leaves) for name, work in sides.items()},
-        case.leaves,
+        {name: partial(work, *leaves) for name, work in sides.items()},
+        leaves,
         operation=case.operation,
         where=case.where,
+        least_bytes=case.least_bytes,
         repeats=args.repeats,
     )
 
 
 def _measure_attention_core(
-    case: KernelCase, sizes: AttentionSizes, args: argparse.Namespace
+    case: _Case, shapes: SelfAttentionShapes, args: argparse.Namespace
 ) -> CaseTimes:
     """Time attention without the projections, which other libraries do not have."""
     torch._dynamo.reset()
-    device = case.leaves[0].device
-    projected, bias = core_leaves(sizes, dtype=case.leaves[0].dtype, device=device)
-    mask = torch.ones(sizes.batch, sizes.groups, sizes.length, device=device)
+    mask = case.arguments.others[0]
+    projected, bias = core_leaves(shapes, dtype=case.dtype, device=mask.device)
+    leaves = (projected,) if bias is None else (projected, bias)
 
     def ours_or_reference(attention: Call) -> Call:
         return lambda: attention(
-            projected, num_heads=sizes.num_heads, mask=mask, mask_inf=1e9, bias=bias
+            projected, num_heads=shapes.num_heads, mask=mask, mask_inf=1e9, bias=bias
         )
 
-    peers = attention_peers(sizes, projected, bias)
+    peers = attention_peers(shapes, projected, bias)
     works = {"plain": ours_or_reference(reference_attention)}
     works |= {name: work for name, work in peers.items() if name not in args.without}
-    if device.type == "cuda":
+    if mask.device.type == "cuda":
         fused = importlib.import_module("openfold_opt.kernels.triton.attention.attention").attention
         works = {"ours": ours_or_reference(fused)} | works
+    core = Arguments(leaves=leaves, others=(mask,), call=ours_or_reference)
+    # The result has the size of q, a fourth of the projections.
+    result = projected[..., : projected.shape[-1] // 4]
     return time_case(
         works,
-        (projected,) if bias is None else (projected, bias),
+        leaves,
         operation="attention core",
         where=case.where,
+        least_bytes=least_bytes(core, (result,)),
         repeats=args.repeats,
     )
 

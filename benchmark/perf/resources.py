@@ -19,7 +19,8 @@ from benchmark.perf.tools.options import add_preset
 from benchmark.perf.tools.timing_stats import table
 from benchmark.presets import build_preset
 from data_prep.progress import tracked
-from openfold_opt.kernels.interface import WeightState, WeightUpdateConstants
+from openfold_opt.kernels.arguments import TensorMaker
+from openfold_opt.kernels.reference.weight_update import WeightUpdateShapes
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.graphs.graph_memory import with_evoformer_blocks
@@ -178,29 +179,12 @@ def step_launches(step: MetaStep) -> list[Any]:
         lambda *launch: launches.append(launch)
     ):
         step.run()
-        _update_weights(step, sum(parameter.numel() for parameter in step.model.parameters()))
+        size = sum(parameter.numel() for parameter in step.model.parameters())
+        # With the compute copy of a run in bf16, whose kernel also compiles for other precisions.
+        make = TensorMaker(device=META, dtype=torch.bfloat16)
+        arguments = WeightUpdateShapes(num_parameters=size).arguments(make)
+        arguments.call(step.plan.kernels.weight_update)()
     return launches
-
-
-def _update_weights(step: MetaStep, size: int) -> None:
-    """Run the optimizer's kernels on flat meta tensors of this size."""
-    flat, scalar = torch.empty(size, device=META), torch.zeros((), device=META)
-    count = torch.zeros((), dtype=torch.float64, device=META)
-    state = WeightState(
-        values=flat,
-        exp_avg=flat,
-        exp_avg_sq=flat,
-        average=flat,
-        num_steps=count,
-        num_updates=scalar,
-        compute_copy=flat.bfloat16(),
-    )
-    constants = WeightUpdateConstants(
-        beta_1=0.9, beta_2=0.999, epsilon=1e-6, max_norm=0.1, decay_rate=0.9
-    )
-    step.plan.kernels.weight_update(
-        state, flat, learning_rate=count, flag=scalar, constants=constants
-    )
 
 
 def report(metrics: ResourceMetrics) -> str:

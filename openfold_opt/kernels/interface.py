@@ -127,8 +127,8 @@ class KernelSet:
     """(z, edges, norm, output, dropout, *, is_outgoing) -> z + triangle update"""
     triangle_side: Callable[..., Tensor]
     """(z, norm, projection, mask, *, out) -> output gate; writes the edges of one side to out"""
-    triangle_product: Callable[..., None]
-    """(z, product, gate, norm, output); adds the triangle update to z in place"""
+    triangle_product: Callable[..., Tensor]
+    """(z, product, gate, norm, output) -> z, to which the triangle update was added in place"""
     outer_product_mean: Callable[..., Tensor]
     """(z, sides, projection, norm) -> z + projected mean of outer products over sequences"""
     transition: Callable[..., Tensor]

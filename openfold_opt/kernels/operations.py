@@ -6,10 +6,13 @@ Triton is imported only when a Triton kernel is used.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
+
 from openfold_opt.kernels import flops
+from openfold_opt.kernels.arguments import Kernel, LeastBytes, OperationShapes
 from openfold_opt.kernels.cpu import invariant_point_attention as cpu_invariant_point_attention
 from openfold_opt.kernels.cpu import layer_norm as cpu_layer_norm
 from openfold_opt.kernels.cpu import outer_product_mean as cpu_outer_product_mean
@@ -21,25 +24,29 @@ from openfold_opt.kernels.cpu import triangle_product as cpu_triangle_product
 from openfold_opt.kernels.cpu import triangle_side as cpu_triangle_side
 from openfold_opt.kernels.cpu import triangle_update as cpu_triangle_update
 from openfold_opt.kernels.cpu import weight_update as cpu_weight_update
-from openfold_opt.kernels.interface import KernelShapes, Precision
-from openfold_opt.kernels.reference.dropout_masks import dropout_masks
-from openfold_opt.kernels.reference.dropout_residual import dropout_residual
-from openfold_opt.kernels.reference.global_attention import global_attention
-from openfold_opt.kernels.reference.invariant_point_attention import invariant_point_attention
-from openfold_opt.kernels.reference.layer_norm import layer_norm
-from openfold_opt.kernels.reference.outer_product_mean import outer_product_mean
-from openfold_opt.kernels.reference.projected_norm import projected_norm
-from openfold_opt.kernels.reference.self_attention import self_attention
-from openfold_opt.kernels.reference.transition import transition
-from openfold_opt.kernels.reference.triangle_edges import triangle_edges
-from openfold_opt.kernels.reference.triangle_product import triangle_product
-from openfold_opt.kernels.reference.triangle_side import triangle_side
-from openfold_opt.kernels.reference.triangle_update import triangle_update
-from openfold_opt.kernels.reference.weight_update import weight_update
+from openfold_opt.kernels.interface import Implementation, KernelShapes, Precision
+from openfold_opt.kernels.reference.dropout_masks import DropoutMasksShapes, dropout_masks
+from openfold_opt.kernels.reference.dropout_residual import DropoutResidualShapes, dropout_residual
+from openfold_opt.kernels.reference.global_attention import GlobalAttentionShapes, global_attention
+from openfold_opt.kernels.reference.invariant_point_attention import (
+    InvariantPointAttentionShapes,
+    invariant_point_attention,
+)
+from openfold_opt.kernels.reference.layer_norm import LayerNormShapes, layer_norm
+from openfold_opt.kernels.reference.outer_product_mean import (
+    OuterProductMeanShapes,
+    outer_product_mean,
+)
+from openfold_opt.kernels.reference.projected_norm import ProjectedNormShapes, projected_norm
+from openfold_opt.kernels.reference.self_attention import SelfAttentionShapes, self_attention
+from openfold_opt.kernels.reference.transition import TransitionShapes, transition
+from openfold_opt.kernels.reference.triangle_edges import TriangleEdgesShapes, triangle_edges
+from openfold_opt.kernels.reference.triangle_product import TriangleProductShapes, triangle_product
+from openfold_opt.kernels.reference.triangle_side import TriangleSideShapes, triangle_side
+from openfold_opt.kernels.reference.triangle_update import TriangleUpdateShapes, triangle_update
+from openfold_opt.kernels.reference.weight_update import WeightUpdateShapes, weight_update
 from openfold_opt.kernels.triton.tuning import shared_memory
-
-Kernel = Callable
-"""An implementation of an operation; KernelSet has the signatures."""
+from openfold_opt.kernels.workspace import Workspace, measure_bytes, measure_workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,15 +74,17 @@ class Operation:
 
     name: str
     """Field of KernelSet and KernelConfig, and name of the function in every implementation."""
+    shapes: type[OperationShapes]
+    """Shapes of its arguments, which also makes arguments; defined next to the reference."""
     reference: Kernel
     cpu: Kernel | None = None
     """None: the operation gains nothing from a CPU kernel, and "cpu" is the reference version."""
     triton: str
     """Module in kernels/triton, imported at the first use."""
+    has_gradient: bool = True
+    """Whether it has a backward pass."""
     limit: WidthLimit | None = None
     """None: the Triton kernels support every width."""
-    in_training: bool = True
-    """Whether training uses the operation. The others have no gradient."""
     flops: Mapping[str, flops.Formula] = field(default_factory=dict)
     """Fused operator -> function of its arguments that counts the operations of its matrix
     products. Operators without matrix products are absent."""
@@ -91,6 +100,58 @@ class Operation:
         """
         module = importlib.import_module(f"openfold_opt.kernels.triton.{self.triton}")
         return getattr(module, self.name)
+
+    def implementation(self, name: Implementation) -> Kernel:
+        """Return an implementation by name.
+
+        Raises ValueError for "auto", which select.resolve_auto replaces for a device.
+        """
+        match name:
+            case "reference":
+                return self.reference
+            case "cpu":
+                return self.for_cpu()
+            case "triton":
+                return self.for_triton()
+        raise ValueError(
+            f"operation {self.name}: found implementation {name!r}, expected reference, cpu or "
+            "triton; resolve_auto (kernels/select.py) returns the implementation for a device"
+        )
+
+    def workspace(
+        self, shapes: OperationShapes, dtype: torch.dtype, *, implementation: Implementation
+    ) -> Workspace:
+        """Return the bytes that an implementation allocates, beyond arguments and results.
+
+        The implementation runs on device meta, which takes milliseconds and no memory, with a C++
+        compiler and a GPU or without them. Results are cached.
+
+        shapes: an instance of self.shapes; dtype: of the activations and the weights of linear
+            layers. For example, of the attention of a block of 64 pair rows:
+
+                shapes = SelfAttentionShapes(
+                    batch=1, groups=64, length=2000, c=128, num_heads=4, c_head=32, has_bias=True
+                )
+                attention = OPERATIONS["self_attention"]
+                attention.workspace(shapes, torch.bfloat16, implementation="triton").inference
+        """
+        self._check_shapes(shapes)
+        return measure_workspace(self.implementation(implementation), shapes, dtype)
+
+    def bytes(self, shapes: OperationShapes, dtype: torch.dtype) -> LeastBytes:
+        """Return the bytes of arguments and results, each read or written once.
+
+        shapes, dtype: as for `workspace`. Results are cached.
+        """
+        self._check_shapes(shapes)
+        return measure_bytes(self.reference, shapes, dtype)
+
+    def _check_shapes(self, shapes: OperationShapes) -> None:
+        if not isinstance(shapes, self.shapes):
+            raise TypeError(
+                f"operation {self.name}: found shapes of type {type(shapes).__name__}, expected "
+                f"{self.shapes.__name__} of {self.reference.__module__}"
+            )
 
     def supports(
         self, shapes: KernelShapes, precision: Precision, capability: int | None
@@ -118,6 +179,7 @@ _NORM_LIMIT = WidthLimit(
 _ROWS = (
     Operation(
         name="layer_norm",
+        shapes=LayerNormShapes,
         reference=layer_norm,
         cpu=cpu_layer_norm.layer_norm,
         triton="layer_norm",
@@ -125,6 +187,7 @@ _ROWS = (
     ),
     Operation(
         name="projected_norm",
+        shapes=ProjectedNormShapes,
         reference=projected_norm,
         cpu=cpu_projected_norm.projected_norm,
         triton="projected_norm",
@@ -132,6 +195,7 @@ _ROWS = (
     ),
     Operation(
         name="self_attention",
+        shapes=SelfAttentionShapes,
         reference=self_attention,
         cpu=cpu_self_attention.self_attention,
         triton="self_attention",
@@ -145,12 +209,14 @@ _ROWS = (
     ),
     Operation(
         name="global_attention",
+        shapes=GlobalAttentionShapes,
         reference=global_attention,
         triton="global_attention",
         flops=flops.GLOBAL_ATTENTION,
     ),
     Operation(
         name="triangle_edges",
+        shapes=TriangleEdgesShapes,
         reference=triangle_edges,
         cpu=cpu_triangle_edges.triangle_edges,
         triton="triangle_edges",
@@ -158,6 +224,7 @@ _ROWS = (
     ),
     Operation(
         name="triangle_update",
+        shapes=TriangleUpdateShapes,
         reference=triangle_update,
         cpu=cpu_triangle_update.triangle_update,
         triton="triangle_update",
@@ -165,22 +232,25 @@ _ROWS = (
     ),
     Operation(
         name="triangle_side",
+        shapes=TriangleSideShapes,
         reference=triangle_side,
         cpu=cpu_triangle_side.triangle_side,
         triton="triangle_side",
         limit=_NORM_LIMIT,
-        in_training=False,
+        has_gradient=False,
     ),
     Operation(
         name="triangle_product",
+        shapes=TriangleProductShapes,
         reference=triangle_product,
         cpu=cpu_triangle_product.triangle_product,
         triton="triangle_product",
         limit=_NORM_LIMIT,
-        in_training=False,
+        has_gradient=False,
     ),
     Operation(
         name="outer_product_mean",
+        shapes=OuterProductMeanShapes,
         reference=outer_product_mean,
         cpu=cpu_outer_product_mean.outer_product_mean,
         triton="outer_product_mean.outer_product_mean",
@@ -194,6 +264,7 @@ _ROWS = (
     ),
     Operation(
         name="transition",
+        shapes=TransitionShapes,
         reference=transition,
         cpu=cpu_transition.transition,
         triton="transition.transition",
@@ -205,9 +276,15 @@ _ROWS = (
         ),
         flops=flops.TRANSITION,
     ),
-    Operation(name="dropout_residual", reference=dropout_residual, triton="dropout_residual"),
+    Operation(
+        name="dropout_residual",
+        shapes=DropoutResidualShapes,
+        reference=dropout_residual,
+        triton="dropout_residual",
+    ),
     Operation(
         name="invariant_point_attention",
+        shapes=InvariantPointAttentionShapes,
         reference=invariant_point_attention,
         cpu=cpu_invariant_point_attention.invariant_point_attention,
         triton="invariant_point_attention.invariant_point_attention",
@@ -219,12 +296,20 @@ _ROWS = (
         ),
         flops=flops.INVARIANT_POINT_ATTENTION,
     ),
-    Operation(name="dropout_masks", reference=dropout_masks, triton="dropout_masks"),
+    Operation(
+        name="dropout_masks",
+        shapes=DropoutMasksShapes,
+        reference=dropout_masks,
+        triton="dropout_masks",
+        has_gradient=False,
+    ),
     Operation(
         name="weight_update",
+        shapes=WeightUpdateShapes,
         reference=weight_update,
         cpu=cpu_weight_update.weight_update,
         triton="weight_update",
+        has_gradient=False,
     ),
 )
 

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import torch
 
+from openfold_opt.kernels.arguments import Kernel
 from openfold_opt.kernels.cpu.library import unsupported_reason as cpu_unsupported_reason
 from openfold_opt.kernels.interface import (
     IMPLEMENTATIONS,
@@ -15,7 +16,7 @@ from openfold_opt.kernels.interface import (
     KernelShapes,
     Precision,
 )
-from openfold_opt.kernels.operations import OPERATIONS, Kernel, Operation
+from openfold_opt.kernels.operations import OPERATIONS, Operation
 
 
 def resolve_auto(

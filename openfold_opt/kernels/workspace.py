@@ -7,8 +7,8 @@ implementation itself is the formula: it allocates the same tensors on every dev
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -16,37 +16,69 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from openfold_opt.kernels.arguments import (
+    Kernel,
+    LeastBytes,
+    OperationShapes,
+    TensorMaker,
+    least_bytes,
+)
+
 FUSED_NAMESPACE = "openfold"
 """Namespace of our own operators, which launch Triton kernels."""
+META = torch.device("meta")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
-    """Bytes that an operation allocates in addition to its results and gradients."""
+    """Bytes that an operation allocates in addition to its arguments, results and gradients.
 
-    forward: int
-    """Largest sum at one time in the forward pass, tensors saved for the backward pass included."""
-    backward: int
-    """Largest sum at one time in the backward pass, without tensors that the forward pass saved."""
-
-
-def workspace(
-    run: Callable[..., Tensor | tuple[Tensor, ...]], leaves: tuple[Tensor, ...]
-) -> Workspace:
-    """Return the workspace of a function of leaves, all on device meta.
-
-    leaves: inputs with gradient. Other inputs, also on device meta, are bound by `run`.
+    Each number is the largest sum at one time.
     """
-    with AllocationCounter() as forward:
+
+    inference: int
+    """In a forward pass without gradient."""
+    forward: int
+    """In a forward pass with gradient, tensors saved for the backward pass included."""
+    backward: int
+    """In the backward pass, without tensors that the forward pass saved."""
+
+    @property
+    def training(self) -> int:
+        """The larger one of both passes of training."""
+        return max(self.forward, self.backward)
+
+
+@cache
+def measure_workspace(kernel: Kernel, shapes: OperationShapes, dtype: torch.dtype) -> Workspace:
+    """Return the workspace of an implementation; Operation.workspace describes the arguments."""
+    arguments = shapes.arguments(TensorMaker(device=META, dtype=dtype))
+    run, leaves = arguments.call(kernel), arguments.leaves
+    with torch.no_grad():
+        inference, _ = _allocated(run, leaves)
+    forward, results = _allocated(run, leaves)
+    if not leaves:
+        return Workspace(inference=inference, forward=forward, backward=0)
+    d_results = [torch.empty_like(x) for x in results]
+    backward, _ = _allocated(partial(torch.autograd.grad, results, leaves, d_results), ())
+    return Workspace(inference=inference, forward=forward, backward=backward)
+
+
+@cache
+def measure_bytes(kernel: Kernel, shapes: OperationShapes, dtype: torch.dtype) -> LeastBytes:
+    """Return the bytes of arguments and results; Operation.bytes describes the arguments."""
+    arguments = shapes.arguments(TensorMaker(device=META, dtype=dtype))
+    with torch.no_grad():
+        results = arguments.call(kernel)(*arguments.leaves)
+    return least_bytes(arguments, results if isinstance(results, tuple) else (results,))
+
+
+def _allocated(run: Kernel, leaves: tuple[Tensor, ...]) -> tuple[int, tuple[Tensor, ...]]:
+    """Run a function; return the bytes that it allocates in addition to its results, and these."""
+    with AllocationCounter() as counter:
         results = run(*leaves)
     results = results if isinstance(results, tuple) else (results,)
-    d_results = [torch.empty_like(x) for x in results]
-    with AllocationCounter() as backward:
-        gradients = torch.autograd.grad(results, leaves, d_results)
-    return Workspace(
-        forward=forward.largest - forward.bytes_of(results),
-        backward=backward.largest - backward.bytes_of(gradients),
-    )
+    return counter.largest - counter.bytes_of(results), results
 
 
 class AllocationCounter(TorchDispatchMode):

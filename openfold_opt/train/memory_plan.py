@@ -1,8 +1,9 @@
 """Find the smallest number of recomputed blocks with which a training step fits into memory.
 
-The plan uses the sizes of the tensors that autograd saves. They are found by a forward pass on
-PyTorch's device "meta", which takes seconds and no memory. Every Evoformer block that is not
-recomputed adds the same amount.
+A step needs the tensors that autograd saves, and the largest workspace of an operation. The saved
+tensors are found by a forward pass on PyTorch's device "meta", which takes seconds and no memory;
+every Evoformer block that is not recomputed adds the same amount. The workspaces are those of the
+table of operations.
 """
 
 from __future__ import annotations
@@ -11,24 +12,28 @@ import functools
 import math
 import os
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 
 from openfold_opt.kernels.interface import KernelConfig
+from openfold_opt.kernels.operations import OPERATIONS
 from openfold_opt.kernels.select import build_kernel_set, resolve_auto
 from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
 from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.graphs.graph_memory import graph_memory_bytes
-from openfold_opt.train.precision import meta_model
+from openfold_opt.train.operation_shapes import operations_of_step
+from openfold_opt.train.precision import activation_dtype, meta_model
 from openfold_opt.train.synthetic_features import meta_batch
 
-SHARE_FOR_ACTIVATIONS = 0.85
-"""Fraction of the free memory, after parameters and moments, that saved tensors may take.
+USABLE_SHARE = 0.9
+"""Fraction of the free memory, after parameters and moments, that a step may take.
 
-The rest is for temporary tensors within a block and for fragmentation.
+The rest is for fragmentation, buffers of collectives and libraries, and tensors of a block that are
+neither saved nor within an operation. The value is an assumption: no step has run on a GPU.
 """
 
 _FLAT_TENSORS = 6
@@ -43,33 +48,109 @@ def plan_recomputation(config: RunConfig, device: torch.device) -> int:
     if config.recompute != "auto":
         return ALL_BLOCKS if config.recompute else 0
     kernels = resolve_auto(config.kernels, device)
-    # Graphs also have a memory pool; it holds the activations, which are counted below either way.
-    graphs = graph_memory_bytes(config, kernels) if config.cuda_graphs else 0
-    free = SHARE_FOR_ACTIVATIONS * (free_memory_bytes(device) - state_bytes(config) - graphs)
+    memory = StepMemory(config, kernels, has_graphs=config.cuda_graphs)
+    graphs = memory.graphs
+    free = memory.usable_bytes(free_memory_bytes(device))
     num_blocks = config.model.evoformer_stack.num_blocks
-    saved = functools.cache(
-        lambda number: saved_bytes(
-            config, kernels, num_recomputed_blocks=number, dap_size=config.parallel.dap_size
-        )
-    )
-    # `saved` is linear once all blocks of the shorter stacks are recomputed: each further Evoformer
-    # block saves the same number of bytes.
+    # The sum is linear once all blocks of the shorter stacks are recomputed: each further
+    # Evoformer block saves the same number of bytes.
     linear_from = min(
         max(config.model.extra_msa_stack.num_blocks, config.model.template_pair_stack.num_blocks),
         num_blocks,
     )
     for number in range(linear_from + 1):
-        if saved(number) <= free:
+        if memory.needed(number) <= free:
             return number
-    if saved(num_blocks) > free:
+    if memory.needed(num_blocks) > free:
+        largest = memory.largest_workspace
         raise ValueError(
-            f"a step saves {saved(num_blocks) / 2**30:.1f} GiB even if all blocks are recomputed, "
-            f"but only {free / 2**30:.1f} GiB are free for it on {device}, after "
-            f"{graphs / 2**30:.1f} GiB of CUDA graphs; reduce local_batch_size or the sizes of "
-            "the data"
+            f"a step needs {memory.needed(num_blocks) / 2**30:.1f} GiB even if all blocks are "
+            f"recomputed, of which the {largest.implementation} kernel {largest.operation} "
+            f"({largest.where}) needs {largest.bytes / 2**30:.1f} GiB as workspace, but only "
+            f"{free / 2**30:.1f} GiB are free for it on {device}, after {graphs / 2**30:.1f} GiB "
+            "of CUDA graphs; reduce local_batch_size or the sizes of the data"
         )
+    saved = memory.saved
     block_bytes = (saved(linear_from) - saved(num_blocks)) / (num_blocks - linear_from)
-    return min(num_blocks, linear_from + math.ceil((saved(linear_from) - free) / block_bytes))
+    excess = saved(linear_from) + memory.largest_workspace.bytes - free
+    return min(num_blocks, linear_from + math.ceil(excess / block_bytes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LargestWorkspace:
+    """The operation of a micro-batch that allocates most beyond its arguments and results."""
+
+    operation: str
+    where: str
+    """Location in the model."""
+    implementation: str
+    bytes: int
+
+
+class StepMemory:
+    """Bytes of a training step on each DAP rank."""
+
+    def __init__(self, config: RunConfig, kernels: KernelConfig, *, has_graphs: bool) -> None:
+        """Prepare the sums. kernels: a resolved KernelConfig."""
+        self._config, self._kernels, self._has_graphs = config, kernels, has_graphs
+        self._dap_size = config.parallel.dap_size
+        self.saved = functools.cache(self._saved)
+        """Number of recomputed blocks -> bytes that are saved for the backward pass."""
+
+    def usable_bytes(self, free: float) -> float:
+        """Return the bytes for a step, of those that are free before the model is created."""
+        return USABLE_SHARE * (free - state_bytes(self._config) - self.graphs)
+
+    def needed(self, num_recomputed_blocks: int) -> int:
+        """Return the largest sum of saved tensors and workspace at one time.
+
+        The first blocks are recomputed. At the start of the backward pass all saved tensors exist.
+        In the backward pass of a recomputed block, those of the other blocks are freed, but the
+        block saves its tensors again; one block of each stack is an upper bound.
+        """
+        bytes_saved = self.saved(num_recomputed_blocks)
+        if num_recomputed_blocks:
+            num_blocks = self._config.model.evoformer_stack.num_blocks
+            one_block = self.saved(0) - self.saved(1)
+            bytes_saved = max(bytes_saved, self.saved(num_blocks) + one_block)
+        return bytes_saved + self.largest_workspace.bytes
+
+    @functools.cached_property
+    def graphs(self) -> int:
+        """Bytes of CUDA graphs; 0 without them.
+
+        Graphs also have a memory pool. It holds the activations, which are counted either way.
+        """
+        return graph_memory_bytes(self._config, self._kernels) if self._has_graphs else 0
+
+    @functools.cached_property
+    def largest_workspace(self) -> LargestWorkspace:
+        """Largest workspace in either pass, of the operations that have a gradient.
+
+        The others run when few tensors are saved: at the start of a stack, or after the backward
+        pass.
+        """
+        config, names = self._config, asdict(self._kernels)
+        dtype = activation_dtype(config.precision)
+        found = []
+        for place in operations_of_step(config, dap_size=self._dap_size):
+            row, implementation = OPERATIONS[place.operation], names[place.operation]
+            if row.has_gradient:
+                workspace = row.workspace(place.shapes, dtype, implementation=implementation)
+                found.append(
+                    LargestWorkspace(
+                        operation=place.operation,
+                        where=place.where,
+                        implementation=implementation,
+                        bytes=workspace.training,
+                    )
+                )
+        return max(found, key=lambda each: each.bytes)
+
+    def _saved(self, number: int) -> int:
+        return saved_bytes(
+            self._config, self._kernels, num_recomputed_blocks=number, dap_size=self._dap_size
+        )
 
 
 def saved_bytes(

@@ -24,6 +24,12 @@ def low_precision_names(model: AlphaFold, precision: Precision) -> tuple[str, ..
     return model.trunk_linear_names() if precision == "bf16" else ()
 
 
+def activation_dtype(precision: Precision) -> torch.dtype:
+    """Return the dtype of activations and of the weights of linear layers in the trunk."""
+    check_precision(precision)
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
 def meta_model(config: ModelConfig, precision: Precision) -> AlphaFold:
     """Return the model on device "meta", with the parameter dtypes of a precision.
 

@@ -7,13 +7,20 @@ import torch
 
 from benchmark.presets import build_preset
 from openfold_opt.kernels.interface import KernelConfig
+from openfold_opt.kernels.operations import OPERATIONS
 from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
 from openfold_opt.train import memory_plan
-from openfold_opt.train.memory_plan import plan_recomputation, saved_bytes
+from openfold_opt.train.memory_plan import (
+    USABLE_SHARE,
+    StepMemory,
+    plan_recomputation,
+    saved_bytes,
+)
+from openfold_opt.train.operation_shapes import operations_of_step
 from openfold_opt.train.synthetic_features import synthetic_batch
 from tests.support.devices import DEVICES
 from tests.support.synthetic_samples import LEARNING_RATE, tiny_config
@@ -48,21 +55,48 @@ def test_every_recomputed_block_saves_memory(kept):
     assert max(steps[2:]) < 1.01 * min(steps[2:])
 
 
+@pytest.fixture(scope="module")
+def needed(config, kept):
+    """Return the bytes of a step: saved tensors, with those of a recomputed block, and workspace.
+
+    The saved tensors of a block are at most those that the first recomputed blocks no longer save.
+    """
+    workspace = StepMemory(config, config.kernels, has_graphs=False).largest_workspace.bytes
+    assert workspace > 0
+    recomputed = kept[6] + kept[0] - kept[1]
+    return [kept[0] + workspace, *(max(x, recomputed) + workspace for x in kept[1:])]
+
+
+def test_the_largest_workspace_is_that_of_an_operation_of_the_step(config):
+    found = StepMemory(config, config.kernels, has_graphs=False).largest_workspace
+    workspaces = {
+        (place.operation, place.where): OPERATIONS[place.operation]
+        .workspace(place.shapes, torch.float32, implementation="reference")
+        .training
+        for place in operations_of_step(config)
+        if OPERATIONS[place.operation].has_gradient
+    }
+    assert workspaces[found.operation, found.where] == found.bytes == max(workspaces.values())
+    assert found.implementation == "reference"
+
+
 @pytest.mark.parametrize("between", [0.0, 0.5])
 @pytest.mark.parametrize("number", range(7))
-def test_the_plan_recomputes_the_fewest_blocks_that_fit(config, kept, number, between, monkeypatch):
+def test_the_plan_recomputes_the_fewest_blocks_that_fit(
+    config, needed, number, between, monkeypatch
+):
     state = memory_plan.state_bytes(config)
-    available = kept[number] + between * (kept[max(number - 1, 0)] - kept[number])
-    needed = state + available / memory_plan.SHARE_FOR_ACTIVATIONS
-    monkeypatch.setattr(memory_plan, "free_memory_bytes", lambda device: needed + 1)
-    found = plan_recomputation(config, CPU)
-    assert found == number
-    assert kept[found] <= memory_plan.SHARE_FOR_ACTIVATIONS * (needed + 1 - state)
+    available = needed[number] + between * (needed[max(number - 1, 0)] - needed[number])
+    free = state + available / USABLE_SHARE + 1
+    monkeypatch.setattr(memory_plan, "free_memory_bytes", lambda device: free)
+    expected = next(i for i, bytes_needed in enumerate(needed) if bytes_needed <= available)
+    assert plan_recomputation(config, CPU) == expected
 
 
 def test_a_step_that_cannot_fit_is_an_error(config, monkeypatch):
     monkeypatch.setattr(memory_plan, "free_memory_bytes", lambda device: 1000)
-    with pytest.raises(ValueError, match="even if all blocks are recomputed"):
+    expected = r"even if all blocks are recomputed, of which the reference kernel self_attention \("
+    with pytest.raises(ValueError, match=expected):
         plan_recomputation(config, CPU)
 
 
@@ -141,15 +175,13 @@ def test_a_step_stays_below_the_planned_memory(config, device):
         .is_applied
     )
     planned = memory_plan.state_bytes(preset)
-    planned += (
-        saved_bytes(preset, kernels, num_recomputed_blocks=0) / memory_plan.SHARE_FOR_ACTIVATIONS
-    )
+    planned += StepMemory(preset, kernels, has_graphs=False).needed(0) / USABLE_SHARE
     if device.type == "cuda":
         assert torch.cuda.max_memory_allocated(device) <= planned
 
 
 @pytest.mark.parametrize(
-    ("graphs_gib", "numbers"), [(0.0, {80: 0, 40: 15}), (3.8, {80: 0, 40: 18})]
+    ("graphs_gib", "numbers"), [(0.0, {80: 0, 40: 13}), (3.8, {80: 0, 40: 17})]
 )
 def test_the_fast_preset_fits_into_80_gib_without_recomputation_and_into_40_with_it(
     monkeypatch, graphs_gib, numbers
@@ -175,16 +207,16 @@ def test_the_fast_preset_fits_into_80_gib_without_recomputation_and_into_40_with
         assert plan_recomputation(config, torch.device("cuda")) == number
 
 
-def test_graphs_reduce_the_memory_for_saved_tensors(config, kept, monkeypatch):
+def test_graphs_reduce_the_memory_for_saved_tensors(config, needed, monkeypatch):
     """The memory suffices for two recomputed blocks, with graphs only if theirs is free, too."""
     graphs = 10**9
     monkeypatch.setattr(memory_plan, "graph_memory_bytes", lambda config, kernels: graphs)
-    needed = memory_plan.state_bytes(config) + kept[2] / memory_plan.SHARE_FOR_ACTIVATIONS + 1
+    total = memory_plan.state_bytes(config) + needed[2] / USABLE_SHARE + 1
     with_graphs = dataclasses.replace(config, device="cuda", cuda_graphs=True)
     for planned, free, number in (
-        (config, needed, 2),
-        (with_graphs, needed + graphs, 2),
-        (with_graphs, needed + graphs - 2, 3),
+        (config, total, 2),
+        (with_graphs, total + graphs, 2),
+        (with_graphs, total + graphs - 2, 3),
     ):
         monkeypatch.setattr(memory_plan, "free_memory_bytes", lambda device, free=free: free)
         assert plan_recomputation(planned, CPU) == number
@@ -208,13 +240,11 @@ def test_the_plan_handles_an_evoformer_as_short_as_the_other_stacks(config, monk
     config = dataclasses.replace(
         config, model=dataclasses.replace(config.model, evoformer_stack=short)
     )
-    state, kept = (
-        memory_plan.state_bytes(config),
-        saved_bytes(config, config.kernels, num_recomputed_blocks=1),
-    )
+    state = memory_plan.state_bytes(config)
+    needed = StepMemory(config, config.kernels, has_graphs=False).needed(1)
     monkeypatch.setattr(
         memory_plan,
         "free_memory_bytes",
-        lambda device: state + kept / memory_plan.SHARE_FOR_ACTIVATIONS + 1,
+        lambda device: state + needed / USABLE_SHARE + 1,
     )
     assert plan_recomputation(config, CPU) == 1

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmark.perf.tools.kernel_cases import AttentionSizes
+from openfold_opt.kernels.reference.self_attention import SelfAttentionShapes
 from openfold_opt.model.compiled_parts import compile_for_processor
 
 Work = Callable[[], Tensor]
@@ -24,7 +24,7 @@ PEERS = ("SDPA", "FlexAttention", "cuEquivariance")
 
 
 def core_leaves(
-    sizes: AttentionSizes, *, dtype: torch.dtype, device: torch.device
+    sizes: SelfAttentionShapes, *, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
     """Return random projections [batch, groups, N, 4 * heads * c] (q, k, v, gate) and pair bias.
 
@@ -44,7 +44,7 @@ def core_leaves(
 
 
 def attention_peers(
-    sizes: AttentionSizes, projected: Tensor, bias: Tensor | None
+    sizes: SelfAttentionShapes, projected: Tensor, bias: Tensor | None
 ) -> dict[str, Work]:
     """Return name -> forward pass, for the inputs that core_leaves returns."""
 
@@ -63,7 +63,9 @@ def attention_peers(
     return peers
 
 
-def _sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, sizes: AttentionSizes) -> Tensor:
+def _sdpa(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, sizes: SelfAttentionShapes
+) -> Tensor:
     """Compute PyTorch's scaled_dot_product_attention, with the bias expanded over the groups."""
     if bias is not None:
         bias = bias[:, None].expand(-1, sizes.groups, -1, -1, -1).flatten(0, 1)
@@ -71,7 +73,7 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, sizes: Attention
 
 
 def _flex_attention(
-    bias: Tensor | None, sizes: AttentionSizes
+    bias: Tensor | None, sizes: SelfAttentionShapes
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     from torch.nn.attention.flex_attention import flex_attention
 
@@ -84,7 +86,7 @@ def _flex_attention(
 
 
 def _cuequivariance(
-    bias: Tensor, sizes: AttentionSizes
+    bias: Tensor, sizes: SelfAttentionShapes
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     from cuequivariance_torch import triangle_attention
 

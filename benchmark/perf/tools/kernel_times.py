@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmark.perf.tools.limits import all_seconds
+from openfold_opt.kernels.arguments import LeastBytes
 
 Call = Callable[..., Tensor | tuple[Tensor, ...]]
 
@@ -26,19 +27,6 @@ class KernelTimes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeastBytes:
-    """Bytes that any implementation has to move between the processor and its memory.
-
-    The forward pass reads the inputs and writes the outputs. The backward pass reads the inputs and
-    the gradients of the outputs, and writes the gradients of the inputs.
-    """
-
-    forward: int
-    both: int
-    """Forward and backward."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class CaseTimes:
     """Times of an operation at one location in the model."""
 
@@ -46,10 +34,9 @@ class CaseTimes:
     where: str
     seconds: dict[str, KernelTimes]
     """Times by implementation: "ours", "plain" (the reference kernel), and others."""
+    bytes: LeastBytes
     unavailable: dict[str, str] = field(default_factory=dict)
     """Implementation without times -> error."""
-    bytes: LeastBytes | None = None
-    """None if no implementation has times."""
 
     @property
     def label(self) -> str:
@@ -63,6 +50,7 @@ def time_case(
     *,
     operation: str,
     where: str,
+    least_bytes: LeastBytes,
     repeats: int,
 ) -> CaseTimes:
     """Time each implementation.
@@ -72,12 +60,13 @@ def time_case(
         leaves: Inputs of the forward pass that require gradients.
         operation: Name of the operation.
         where: Location in the model.
+        least_bytes: Bytes of its arguments and results.
         repeats: Number of timed runs.
     """
-    seconds, unavailable, least_bytes = {}, {}, None
+    seconds, unavailable = {}, {}
     for name, work in works.items():
         try:
-            least_bytes, seconds[name] = _time_work(work, leaves, repeats)
+            seconds[name] = _time_work(work, leaves, repeats)
         except Exception as error:
             # An error in one implementation must not lose the times of the others.
             unavailable[name] = (
@@ -92,13 +81,10 @@ def time_case(
     )
 
 
-def _time_work(
-    work: Call, leaves: tuple[Tensor, ...], repeats: int
-) -> tuple[LeastBytes, KernelTimes]:
+def _time_work(work: Call, leaves: tuple[Tensor, ...], repeats: int) -> KernelTimes:
     results = work()
     results = results if isinstance(results, tuple) else (results,)
     gradients = [torch.randn_like(x) for x in results]
-    inputs, outputs = sum(x.nbytes for x in leaves), sum(x.nbytes for x in results)
     del results
 
     def both() -> None:
@@ -110,5 +96,4 @@ def _time_work(
     device = leaves[0].device
     with torch.no_grad():
         forward = all_seconds(work, device=device, repeats=repeats)
-    times = KernelTimes(forward=forward, both=all_seconds(both, device=device, repeats=repeats))
-    return LeastBytes(forward=inputs + outputs, both=3 * inputs + 2 * outputs), times
+    return KernelTimes(forward=forward, both=all_seconds(both, device=device, repeats=repeats))

@@ -24,6 +24,7 @@ from benchmark.perf.tools.can_run import import_with_triton
 from benchmark.perf.tools.counting import bytes_of, flops_of
 from benchmark.perf.tools.meta_step import MetaStep
 from benchmark.perf.tools.module_times import range_name
+from openfold_opt.kernels.flops import SHARES
 from openfold_opt.model.linear import LayerNorm, Linear
 from openfold_opt.train.graphs.graph_memory import FUSED_NAMESPACE, launches_nothing
 
@@ -31,12 +32,6 @@ Direction = Literal["forward", "backward"]
 
 OUTSIDE = "losses, model itself"
 """Name of what is launched outside of the parts of the model."""
-
-_SHARES = {
-    "attention.backward.query_gradient_kernel": (3, 7),
-    "attention.backward.key_gradient_kernel": (4, 7),
-}
-"""Share of a kernel in the matrix products of its operator, where the operator has two kernels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,9 +136,9 @@ class _Recorder(TorchDispatchMode):
         launches, self._fused = self._fused, []
         for kernel, grid, args, options in launches:
             name = self._compiling.kernel_name(kernel)
-            share, of = _SHARES.get(name, (1, 1))
+            share, of = SHARES.get(name, (1, 1))
             if of == 1 and flops and len(launches) > 1:
-                raise AssertionError(f"{name}: add its share of the operations to _SHARES")
+                raise AssertionError(f"{name}: add its share to SHARES in kernels/flops.py")
             self.triton_launches.append((kernel, grid, args, options))
             self.launches.append(
                 Launch(

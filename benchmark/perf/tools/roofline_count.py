@@ -30,8 +30,8 @@ from openfold_opt.kernels.select import KernelConfig
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.context import ParallelConfig
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.graphs.graph_memory import graph_memory_bytes, with_evoformer_blocks
-from openfold_opt.train.memory_plan import SHARE_FOR_ACTIVATIONS, saved_bytes, state_bytes
+from openfold_opt.train.graphs.graph_memory import with_evoformer_blocks
+from openfold_opt.train.memory_plan import StepMemory
 from openfold_opt.train.precision import Precision, matmul_precision
 
 PRECISION: Precision = "bf16"
@@ -112,16 +112,13 @@ def check_memory(config: RunConfig, chip: Chip) -> None:
     Raises:
         BenchmarkError: It does not fit.
     """
-    graphs = graph_memory_bytes(config, config.kernels)
-    free = SHARE_FOR_ACTIVATIONS * (chip.memory_bytes - state_bytes(config) - graphs)
-    saved = saved_bytes(
-        config, config.kernels, num_recomputed_blocks=0, dap_size=config.parallel.dap_size
-    )
-    if saved > free:
+    memory = StepMemory(config, config.kernels, has_graphs=True)
+    free, needed = memory.usable_bytes(chip.memory_bytes), memory.needed(0)
+    if needed > free:
         raise BenchmarkError(
-            f"a step saves {saved / 1e9:.1f} GB and {chip.name} has {free / 1e9:.1f} GB for it, so "
-            "blocks would be recomputed, which --roofline does not count; use a larger --dap or a "
-            "GPU with more memory"
+            f"a step needs {needed / 1e9:.1f} GB and {chip.name} has {free / 1e9:.1f} GB for it, "
+            "so blocks would be recomputed, which --roofline does not count; use a larger --dap or "
+            "a GPU with more memory"
         )
 
 

@@ -12,7 +12,7 @@ from openfold_opt.kernels.interface import LinearWeights, NormWeights
 
 def triangle_product(
     z: Tensor, product: Tensor, gate: Tensor, norm: NormWeights, output: LinearWeights
-) -> None:
+) -> Tensor:
     """Compute kernels.reference.triangle_product; its docstring has the shapes."""
     weight, bias = output
     scratch, gate = Scratch(weight), gate.contiguous()
@@ -30,3 +30,4 @@ def triangle_product(
             update = scratch.take("update", part.shape[1], len(weight))
             torch.mm(x.t(), weight.t(), out=update)
             call("add_gated", update, bias, gate[sample, tile], z[sample, tile], *update.shape)
+    return z

@@ -15,9 +15,12 @@ Philox: Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011).
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from openfold_opt.kernels.arguments import Arguments, Kernel, TensorMaker
 
 _WORD = 0xFFFFFFFF
 _MULTIPLIER_0, _MULTIPLIER_1 = 0xD2511F53, 0xCD9E8D57
@@ -84,4 +87,30 @@ def dropout_masks(
     )
     bits = torch.stack(torch.broadcast_tensors(*words), dim=-1).flatten(-2)[..., :size]
     keep = bits >= math.floor(rate * 2**32)
-    return (keep * (1.0 / (1.0 - rate))).float().unflatten(-1, shape)
+    return keep.float().mul_(1.0 / (1.0 - rate)).unflatten(-1, shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropoutMasksShapes:
+    """Shapes of the arguments and the result of dropout_masks."""
+
+    num_sites: int
+    batch: int
+    shape: tuple[int, ...]
+    """Shape of one sample's mask."""
+
+    def arguments(self, make: TensorMaker) -> Arguments:
+        """Make arguments of these shapes."""
+        integers = {"dtype": torch.int64, "device": make.device}
+        sites, slots = (
+            torch.arange(self.num_sites, **integers),
+            torch.arange(self.batch, **integers),
+        )
+        seed, step = torch.zeros((), **integers), torch.ones((), **integers)
+
+        def call(kernel: Kernel) -> Kernel:
+            return lambda: kernel(
+                (seed, step), sites, slots, pass_index=0, shape=self.shape, rate=0.25
+            )
+
+        return Arguments(others=(seed, step, sites, slots), call=call)

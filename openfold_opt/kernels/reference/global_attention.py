@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from openfold_opt.kernels.arguments import Arguments, Kernel, TensorMaker
 
 
 def global_attention(
@@ -36,3 +39,32 @@ def global_attention(
     weights = torch.softmax(logits, dim=-1)
     output = torch.matmul(weights.to(v.dtype), v).flatten(-2)
     return output[:, :, None, :] * torch.sigmoid(gate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlobalAttentionShapes:
+    """Shapes of the arguments of global_attention."""
+
+    batch: int
+    groups: int
+    """Columns of the MSA."""
+    length: int
+    """Rows of the MSA."""
+    num_heads: int
+    c_head: int
+
+    def arguments(self, make: TensorMaker) -> Arguments:
+        """Make arguments of these shapes."""
+        inner = self.num_heads * self.c_head
+        mask = make.full(self.batch, self.groups, self.length)
+        leaves = (
+            make.leaf(self.batch, self.groups, inner),
+            make.leaf(self.batch, self.groups, self.length, 2 * self.c_head + inner),
+        )
+
+        def call(kernel: Kernel) -> Kernel:
+            return lambda q, projected: kernel(
+                q, projected, num_heads=self.num_heads, mask=mask, mask_inf=1e9
+            )
+
+        return Arguments(leaves=leaves, others=(mask,), call=call)

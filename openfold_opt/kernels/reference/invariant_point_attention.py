@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from openfold_opt.kernels.arguments import Arguments, Kernel, TensorMaker
 from openfold_opt.kernels.interface import InvariantPointInputs
 
 
@@ -78,3 +80,43 @@ def _point_weights(inputs: InvariantPointInputs) -> Tensor:
 def flat_points(inputs: InvariantPointInputs) -> tuple[Tensor, Tensor]:
     """Return the points of q and k as [batch, num_heads, N_res, num_qk_points * 3]."""
     return inputs.q_points.flatten(-2).transpose(1, 2), inputs.k_points.flatten(-2).transpose(1, 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvariantPointAttentionShapes:
+    """Shapes of the arguments of invariant_point_attention; all of them are float32."""
+
+    batch: int
+    num_res: int
+    num_heads: int
+    c: int
+    num_qk_points: int
+    num_v_points: int
+    c_z: int
+
+    def arguments(self, make: TensorMaker) -> Arguments:
+        """Make arguments of these shapes."""
+        n, heads = self.num_res, self.num_heads
+        qk_points, v_points = (heads, self.num_qk_points, 3), (heads, self.num_v_points, 3)
+        shapes = {
+            "q": (n, heads, self.c),
+            "k": (n, heads, self.c),
+            "v": (n, heads, self.c),
+            "q_points": (n, *qk_points),
+            "k_points": (n, *qk_points),
+            "v_points": (n, *v_points),
+            "bias": (n, n, heads),
+            "z": (n, n, self.c_z),
+        }
+        leaves = [make.leaf(self.batch, *shape, dtype=torch.float32) for shape in shapes.values()]
+        leaves.append(make.full(heads).requires_grad_())
+        mask = make.full(self.batch, n)
+
+        def call(kernel: Kernel) -> Kernel:
+            def run(*leaves: Tensor) -> tuple[Tensor, ...]:
+                named = dict(zip((*shapes, "point_weights"), leaves, strict=True))
+                return kernel(InvariantPointInputs(**named), mask=mask, mask_inf=1e5)
+
+            return run
+
+        return Arguments(leaves=tuple(leaves), others=(mask,), call=call)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch.nn.functional as F
 from torch import Tensor
 
+from openfold_opt.kernels.arguments import Arguments, Kernel, TensorMaker, norm_weights
 from openfold_opt.kernels.interface import LinearWeights, NormWeights
 from openfold_opt.kernels.reference.layer_norm import layer_norm
 
@@ -27,3 +30,25 @@ def projected_norm(
     """
     normalized = layer_norm(x, norm.weight, norm.bias, eps=norm.eps)
     return normalized, F.linear(normalized.to(projection.weight.dtype), *projection)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectedNormShapes:
+    """Shapes of the arguments of projected_norm, for a projection without bias."""
+
+    leading: tuple[int, ...]
+    """All dims of x but the last."""
+    c: int
+    c_out: int
+
+    def arguments(self, make: TensorMaker) -> Arguments:
+        """Make arguments of these shapes."""
+
+        def call(kernel: Kernel) -> Kernel:
+            return lambda x, gamma, beta, weight: kernel(
+                x, norm_weights(gamma, beta), LinearWeights(weight, None)
+            )
+
+        weight, _ = make.linear(self.c, self.c_out)
+        leaves = (make.leaf(*self.leading, self.c), *make.norm(self.c), weight)
+        return Arguments(leaves=leaves, call=call)

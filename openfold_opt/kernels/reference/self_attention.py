@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from openfold_opt.kernels.arguments import Arguments, Kernel, TensorMaker
 from openfold_opt.kernels.interface import LinearWeights
 from openfold_opt.kernels.reference.attention import attention
 
@@ -42,3 +44,43 @@ def self_attention(
         attention(projected, num_heads=num_heads, mask=mask, mask_inf=mask_inf, bias=bias_tensor),
         *output,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfAttentionShapes:
+    """Shapes of the arguments of self_attention."""
+
+    batch: int
+    groups: int
+    """Rows, columns or residues, in each of which elements attend to each other."""
+    length: int
+    """Elements of a group."""
+    c: int
+    num_heads: int
+    c_head: int
+    has_bias: bool
+
+    def arguments(self, make: TensorMaker) -> Arguments:
+        """Make arguments of these shapes."""
+        inner = self.num_heads * self.c_head
+        mask = make.full(self.batch, self.groups, self.length)
+        leaves = [
+            make.leaf(self.batch, self.groups, self.length, self.c),
+            *make.linear(self.c, 4 * inner),
+            *make.linear(inner, self.c),
+        ]
+        if self.has_bias:
+            leaves.append(make.leaf(self.batch, self.num_heads, self.length, self.length))
+
+        def call(kernel: Kernel) -> Kernel:
+            return lambda x, *rest: kernel(
+                x,
+                LinearWeights(*rest[:2]),
+                LinearWeights(*rest[2:4]),
+                num_heads=self.num_heads,
+                mask=mask,
+                mask_inf=1e9,
+                bias=(lambda: rest[4]) if self.has_bias else None,
+            )
+
+        return Arguments(leaves=tuple(leaves), others=(mask,), call=call)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from openfold_opt.kernels.arguments import Arguments, Kernel, TensorMaker, norm_weights
 from openfold_opt.kernels.interface import LinearWeights, NormWeights
 from openfold_opt.kernels.reference.layer_norm import layer_norm
 
@@ -60,3 +63,34 @@ def triangle_edges(
     normalized = layer_norm(z, norm.weight, norm.bias, eps=norm.eps)
     projected = F.linear(normalized.to(projection.weight.dtype), *projection)
     return triangle_gate(projected, mask, c_hidden=c_hidden)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriangleEdgesShapes:
+    """Shapes of the arguments of triangle_edges."""
+
+    batch: int
+    n_1: int
+    n_2: int
+    c_z: int
+    c_hidden: int
+
+    def arguments(self, make: TensorMaker) -> Arguments:
+        """Make arguments of these shapes."""
+        mask = make.full(self.batch, self.n_1, self.n_2)
+        leaves = (
+            make.leaf(self.batch, self.n_1, self.n_2, self.c_z),
+            *make.norm(self.c_z),
+            *make.linear(self.c_z, 4 * self.c_hidden + self.c_z),
+        )
+
+        def call(kernel: Kernel) -> Kernel:
+            return lambda z, gamma, beta, *projection: kernel(
+                z,
+                norm_weights(gamma, beta),
+                LinearWeights(*projection),
+                mask,
+                c_hidden=self.c_hidden,
+            )
+
+        return Arguments(leaves=leaves, others=(mask,), call=call)

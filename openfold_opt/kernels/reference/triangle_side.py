@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from openfold_opt.kernels.arguments import Arguments, Kernel, TensorMaker, norm_weights
 from openfold_opt.kernels.interface import LinearWeights, NormWeights
 from openfold_opt.kernels.reference.layer_norm import layer_norm
 
@@ -36,3 +39,34 @@ def triangle_side(
     gate = torch.sigmoid(gate) * mask.unsqueeze(-1).to(gate.dtype)
     out.copy_((value * gate).movedim(-1, 1))
     return output_gate
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriangleSideShapes:
+    """Shapes of the arguments of triangle_side."""
+
+    batch: int
+    n_1: int
+    n_2: int
+    c_z: int
+    c: int
+    c_gate: int
+
+    def arguments(self, make: TensorMaker) -> Arguments:
+        """Make arguments of these shapes."""
+        edge = (self.batch, self.n_1, self.n_2)
+        inputs = (
+            make.leaf(*edge, self.c_z),
+            *make.norm(self.c_z),
+            *make.linear(self.c_z, 2 * self.c + self.c_gate),
+        )
+        z, gamma, beta, *projection = (x.detach() for x in inputs)
+        mask, out = make.full(*edge), z.new_empty(self.batch, self.c, self.n_1, self.n_2)
+
+        def call(kernel: Kernel) -> Kernel:
+            return lambda: kernel(
+                z, norm_weights(gamma, beta), LinearWeights(*projection), mask, out=out
+            )
+
+        others = (z, gamma, beta, *projection, mask)
+        return Arguments(others=others, updated=(out,), call=call)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from openfold_opt.kernels.arguments import Arguments, Kernel, TensorMaker, norm_weights
 from openfold_opt.kernels.interface import LinearWeights, NormWeights
 from openfold_opt.kernels.reference.dropout_residual import dropout_residual
 from openfold_opt.kernels.reference.layer_norm import layer_norm
@@ -46,3 +49,41 @@ def triangle_update(
     normalized = layer_norm(product.movedim(1, -1), norm.weight, norm.bias, eps=norm.eps)
     update = F.linear(normalized.to(output.weight.dtype), *output)
     return dropout_residual(z, update, dropout, gate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriangleUpdateShapes:
+    """Shapes of the arguments of triangle_update, with gate and dropout."""
+
+    batch: int
+    n_i: int
+    n_j: int
+    n_k: int
+    c_z: int
+    c_hidden: int
+    is_outgoing: bool = True
+
+    def arguments(self, make: TensorMaker) -> Arguments:
+        """Make arguments of these shapes."""
+        pair = (self.batch, self.n_i, self.n_j, self.c_z)
+        edges = [(n, self.n_k) if self.is_outgoing else (self.n_k, n) for n in (self.n_i, self.n_j)]
+        leaves = (
+            make.leaf(*pair),
+            *(make.leaf(self.batch, self.c_hidden, *edge) for edge in edges),
+            make.leaf(*pair),
+            *make.norm(self.c_hidden),
+            *make.linear(self.c_hidden, self.c_z),
+        )
+        dropout = make.dropout(self.batch, 1, self.n_j, self.c_z)
+
+        def call(kernel: Kernel) -> Kernel:
+            return lambda z, *rest: kernel(
+                z,
+                rest[:3],
+                norm_weights(*rest[3:5]),
+                LinearWeights(*rest[5:]),
+                dropout,
+                is_outgoing=self.is_outgoing,
+            )
+
+        return Arguments(leaves=leaves, others=(dropout,), call=call)

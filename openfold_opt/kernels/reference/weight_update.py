@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from openfold_opt.kernels.arguments import Arguments, Kernel, TensorMaker
 from openfold_opt.kernels.interface import WeightState, WeightUpdateConstants
+
+_EXAMPLE_CONSTANTS = WeightUpdateConstants(
+    beta_1=0.9, beta_2=0.999, epsilon=1e-6, max_norm=0.1, decay_rate=0.9
+)
 
 
 @torch.no_grad()
@@ -76,3 +83,44 @@ def _average(state: WeightState, apply: Tensor, constants: WeightUpdateConstants
         state.num_updates == 0, 1.0
     )
     state.average.lerp_(state.values, weight * apply.to(torch.float32))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightUpdateShapes:
+    """Shapes of the arguments of weight_update.
+
+    The compute copy exists if the dtype is bfloat16, as in a run with precision bf16.
+    """
+
+    num_parameters: int
+
+    def arguments(self, make: TensorMaker) -> Arguments:
+        """Make arguments of these shapes, for the first step."""
+        values, gradient = make.full(self.num_parameters), make.full(self.num_parameters)
+        moments = [make.full(self.num_parameters, value=0.0) for _ in range(3)]
+        flag, num_updates = make.full(value=0.0), make.full(value=0.0)
+        num_steps, learning_rate = (make.full(value=x).double() for x in (0.0, 1e-3))
+        has_copy = make.dtype == torch.bfloat16
+        state = WeightState(
+            values=values,
+            exp_avg=moments[0],
+            exp_avg_sq=moments[1],
+            average=moments[2],
+            num_steps=num_steps,
+            num_updates=num_updates,
+            compute_copy=values.bfloat16() if has_copy else None,
+        )
+
+        def call(kernel: Kernel) -> Kernel:
+            return lambda: kernel(
+                state,
+                gradient,
+                learning_rate=learning_rate,
+                flag=flag,
+                constants=_EXAMPLE_CONSTANTS,
+            )
+
+        updated = tuple(x for x in vars(state).values() if x is not None)
+        read = updated if state.compute_copy is None else updated[:-1]
+        others = (*read, gradient, flag, learning_rate)
+        return Arguments(others=others, updated=updated, call=call)

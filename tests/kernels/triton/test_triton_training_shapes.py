@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from benchmark.perf.tools.kernel_cases import CaseMaker
 from benchmark.presets import build_preset
+from openfold_opt.kernels.arguments import TensorMaker
 from openfold_opt.kernels.interface import KernelConfig
 from openfold_opt.kernels.operations import OPERATIONS
 from openfold_opt.kernels.select import build_kernel_set
+from openfold_opt.train.operation_shapes import operations_of_step
 from tests.support.kernel_agreement import DEVICE, assert_bfloat16_rule
 from tests.support.synthetic_samples import tiny_config
 
@@ -15,22 +16,21 @@ CONFIGS = {"tiny": tiny_config, "benchmark": lambda: build_preset("mlperf_refere
 SIZES = ["tiny", pytest.param("benchmark", marks=pytest.mark.gpu)]
 
 
-def maker(size, device=DEVICE):
-    return CaseMaker(CONFIGS[size](), device=torch.device(device), precision="bf16")
+def places(size):
+    return {
+        f"{place.operation}, {place.where}": place
+        for place in operations_of_step(CONFIGS[size]())
+        if OPERATIONS[place.operation].has_gradient
+    }
 
 
-def name_of(case):
-    return f"{case.operation}, {case.where}"
+# The names do not depend on the sizes.
+NAMES = list(places("tiny"))
 
 
-# The names do not depend on sizes or device, so the tiny cases on the CPU have all of them.
-NAMES = [name_of(case) for case in maker("tiny", "cpu").cases()]
-
-
-def test_every_operation_with_activations_has_a_case():
-    without = {"dropout_masks", "weight_update"}
-    in_training = {name for name, operation in OPERATIONS.items() if operation.in_training}
-    assert {name.split(",")[0] for name in NAMES} == in_training - without
+def test_every_operation_with_gradients_is_in_the_list():
+    expected = {name for name, operation in OPERATIONS.items() if operation.has_gradient}
+    assert {name.split(",")[0] for name in NAMES} == expected
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -38,11 +38,12 @@ def test_every_operation_with_activations_has_a_case():
 def test_bfloat16_values_and_gradients(name, size):
     config = CONFIGS[size]()
     kernels = build_kernel_set(KernelConfig.all("triton"), DEVICE, config.model.kernel_shapes())
-    case = next(case for case in maker(size).cases() if name_of(case) == name)
-    is_low = [leaf.dtype == torch.bfloat16 for leaf in case.leaves]
+    place = places(size)[name]
+    make = TensorMaker(device=torch.device(DEVICE), dtype=torch.bfloat16)
+    arguments = place.shapes.arguments(make)
     assert_bfloat16_rule(
-        case.call(getattr(kernels, case.operation)),
-        case.call(OPERATIONS[case.operation].reference),
-        case.leaves,
-        is_low,
+        arguments.call(getattr(kernels, place.operation)),
+        arguments.call(OPERATIONS[place.operation].reference),
+        arguments.leaves,
+        [leaf.dtype == torch.bfloat16 for leaf in arguments.leaves],
     )

@@ -10,31 +10,29 @@ from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile
 from triton.runtime.interpreter import InterpretedFunction
 
-from benchmark.perf.tools.kernel_cases import CaseMaker
-from openfold_opt.kernels.operations import OPERATIONS, Operation
-from openfold_opt.kernels.workspace import Workspace, workspace
+from openfold_opt.kernels.arguments import TensorMaker
+from openfold_opt.kernels.operations import OPERATIONS
+from openfold_opt.kernels.reference.weight_update import WeightUpdateShapes
+from openfold_opt.kernels.workspace import Workspace
+from openfold_opt.train.operation_shapes import operations_of_step
+from tests.support.prediction_shapes import prediction_shapes
 from tests.support.synthetic_samples import tiny_config
 
-META, CPU = torch.device("meta"), torch.device("cpu")
-IMPLEMENTATIONS = {
-    "reference": lambda operation: operation.reference,
-    "cpu": Operation.for_cpu,
-    "triton": Operation.for_triton,
-}
+CPU = torch.device("cpu")
+IMPLEMENTATIONS = ("reference", "cpu", "triton")
 SIZES = [(16, 8), (24, 12), (33, 9)]
 """Residues and MSA rows."""
 
 
 @functools.cache
-def cases_on(device, size):
+def shapes_at(size):
+    """Return the shapes of each operation at one place in the model."""
     config = tiny_config()
     data = dataclasses.replace(config.data, crop_size=size[0], max_msa_clusters=size[1])
     config = dataclasses.replace(config, data=data)
-    cases = CaseMaker(config, device=device, precision="fp32").cases()
-    return {case.operation: case for case in cases}
-
-
-OPERATIONS_WITH_CASES = list(cases_on(META, SIZES[0]))
+    found = {place.operation: place.shapes for place in reversed(operations_of_step(config))}
+    found["weight_update"] = WeightUpdateShapes(num_parameters=100 * size[0])
+    return found | prediction_shapes(size[0])
 
 
 def largest_bytes(function):
@@ -76,15 +74,21 @@ def bytes_of(tensors, leaves):
     return sum(size for pointer, size in sizes.items() if pointer not in inputs)
 
 
-def real_workspace(run, leaves):
+def real_workspace(run, arguments):
+    leaves = arguments.leaves
+    with torch.no_grad():
+        results, inference = largest_bytes(lambda: run(*leaves))
+    results = results if isinstance(results, tuple) else (results,)
+    inference -= bytes_of(results, leaves)
     results, forward = largest_bytes(lambda: run(*leaves))
     results = results if isinstance(results, tuple) else (results,)
+    forward -= bytes_of(results, leaves)
+    if not leaves:
+        return Workspace(inference=inference, forward=forward, backward=0)
     d_results = [torch.ones_like(x) for x in results]
     gradients, backward = largest_bytes(lambda: torch.autograd.grad(results, leaves, d_results))
-    return Workspace(
-        forward=forward - bytes_of(results, leaves),
-        backward=backward - bytes_of(gradients, (*leaves, *d_results)),
-    )
+    backward -= bytes_of(gradients, (*leaves, *d_results))
+    return Workspace(inference=inference, forward=forward, backward=backward)
 
 
 @pytest.fixture
@@ -96,13 +100,18 @@ def no_launches(monkeypatch):
 @pytest.mark.compiler
 @pytest.mark.usefixtures("on_cpu", "no_launches")
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("name", OPERATIONS_WITH_CASES)
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_workspace(name, implementation):
+    operation = OPERATIONS[name]
     for size in SIZES:
-        case, meta = cases_on(CPU, size)[name], cases_on(META, size)[name]
-        kernel = IMPLEMENTATIONS[implementation](OPERATIONS[case.operation])
-        found = workspace(meta.call(kernel), meta.leaves)
-        real = real_workspace(case.call(kernel), case.leaves)
+        shapes = shapes_at(size)[name]
+        arguments = shapes.arguments(TensorMaker(device=CPU, dtype=torch.float32))
+        found = operation.workspace(shapes, torch.float32, implementation=implementation)
+        run = arguments.call(operation.implementation(implementation))
+        real = real_workspace(run, arguments)
         # PyTorch allocates a few numbers that do not exist on device meta.
-        assert found.forward == pytest.approx(real.forward, rel=0.02, abs=64), (size, real)
-        assert found.backward == pytest.approx(real.backward, rel=0.02, abs=64), (size, real)
+        for direction, expected in vars(real).items():
+            assert getattr(found, direction) == pytest.approx(expected, rel=0.02, abs=64), (
+                direction,
+                size,
+            )
