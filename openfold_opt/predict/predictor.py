@@ -1,0 +1,290 @@
+"""Predictor: load weights once, then predict chains; the Python interface of the package.
+
+The command uses the same class (command_parts.py).
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from openfold_opt.kernels.interface import KernelConfig
+from openfold_opt.kernels.select import build_kernel_set, resolve_auto
+from openfold_opt.model.alphafold import AlphaFold
+from openfold_opt.model.batch import FeatureBatch
+from openfold_opt.model.published_weights import (
+    PublishedWeights,
+    Setting,
+    build_model,
+    read_weights,
+)
+from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.parallel.launch import LaunchInfo
+from openfold_opt.predict.chain_input import (
+    ChainInput,
+    FeatureSettings,
+    PreparedChain,
+)
+from openfold_opt.predict.command import choose_device
+from openfold_opt.predict.file_names import weights_names
+from openfold_opt.predict.forward import RowSink, predict_chain
+from openfold_opt.predict.inputs import chain_from_sequence, prepare_chain
+from openfold_opt.predict.memory_plan import MemoryPlan, plan_memory
+from openfold_opt.predict.models import TimedPrediction
+from openfold_opt.predict.options import WeightOptions
+from openfold_opt.predict.predicted_chain import PredictedChain, RowArray
+from openfold_opt.predict.run_settings import RunSetting, WeightsFacts
+from openfold_opt.predict.scores import rank_predictions
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorSettings:
+    """How chains are predicted."""
+
+    num_recycling_iterations: int = 3
+    recycling_tolerance: float | None = None
+    """Stop when the RMS change of the CA-CA distances is below this many angstrom."""
+    seed: int = 0
+    use_templates: bool = True
+    max_template_date: str | None = None
+    """ISO date; None: today."""
+    excluded_templates: frozenset[str] = frozenset()
+    """PDB ids, lower case."""
+
+
+class Predictor:
+    """One or several sets of weights, ready to predict chains.
+
+    The weights stay in host memory as float32; those that predict are on the device.
+    """
+
+    prepare = staticmethod(prepare_chain)
+
+    def __init__(
+        self,
+        weights: PathLike | Sequence[PathLike],
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        settings: PredictorSettings = PredictorSettings(),
+        weight_options: WeightOptions | None = None,
+        dap: AxisGroup = AxisGroup.single("dap"),
+    ) -> None:
+        """Read and check the weights.
+
+        Args:
+            weights: one or several files or run directories.
+            device: "auto", "cpu" or "cuda".
+            dtype: "auto" (bf16 on a GPU, fp32 on a CPU), "fp32" or "bf16".
+            settings: recycling, seed and templates.
+            weight_options: what the files do not say; its paths are replaced by `weights`.
+            dap: the ranks that share a chain; all must make the same calls.
+
+        Raises:
+            ValueError: a file cannot be read, or has no weights of an AlphaFold2 model.
+        """
+        single = isinstance(weights, str | os.PathLike)
+        paths = tuple(Path(path) for path in ([weights] if single else weights))
+        options = replace(weight_options or WeightOptions(paths=()), paths=paths)
+        self.names = weights_names(paths)
+        self.dap, self.settings = dap, settings
+        self.device = choose_device(device, LaunchInfo(local_rank=dap.rank, world_size=dap.size))
+        self.dtype = (
+            ("bf16" if self.device.type == "cuda" else "fp32") if dtype == "auto" else dtype
+        )
+        self.num_passes = settings.num_recycling_iterations + 1
+        self._weights = [read_with_options(path, options) for path in paths]
+        self._models = [build_model(weights) for weights in self._weights]
+        self._on_device: int | None = None
+
+    @property
+    def device_name(self) -> str:
+        """Model of the GPU, or cpu."""
+        is_gpu = self.device.type == "cuda"
+        return torch.cuda.get_device_name(self.device) if is_gpu else "cpu"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about the weights."""
+        without = [n for n, w in zip(self.names, self._weights) if not w.config.has_templates]
+        if not without or not self.settings.use_templates:
+            return ()
+        return (f"templates are not used by {', '.join(without)}: these weights have no templates",)
+
+    def predict(
+        self,
+        sequence: str,
+        *,
+        name: str = "query",
+        alignments: PathLike | Sequence[PathLike] = (),
+        template_structures: PathLike | None = None,
+        rank_by: str = "plddt",
+    ) -> PredictedChain:
+        """Predict one chain with every set of weights.
+
+        Args:
+            sequence: one-letter codes.
+            name: name of the chain.
+            alignments: a directory, or .a3m, .sto and .hhr files; without any, the sequence alone
+                is the MSA.
+            template_structures: directory of mmCIF files for the templates of .hhr files.
+            rank_by: "plddt" or "ptm".
+
+        Raises:
+            ValueError: the sequence or an alignment is wrong, or the chain does not fit.
+            FloatingPointError: an output is not finite.
+        """
+        single = isinstance(alignments, str | os.PathLike)
+        paths = tuple(Path(path) for path in ([alignments] if single else alignments))
+        templates = None if template_structures is None else Path(template_structures)
+        chain = chain_from_sequence(name, sequence, alignments=paths, template_structures=templates)
+        predictions, matrices = {}, {}
+        prepared: dict[FeatureSettings, PreparedChain] = {}
+        for index, weights in enumerate(self.names):
+            plan = self.plan(chain, index)
+            if not plan.fits:
+                raise ValueError(f"{name}: {plan.refusal()}")
+            settings = self.feature_settings(index)
+            if settings not in prepared:
+                prepared[settings] = self.prepare(chain, settings)
+            batch = prepared[settings].features(self.device)
+            rows = RowArray() if self.has_pae(index) else None
+            predictions[weights] = self.predict_features(batch, index, plan=plan, pae_rows=rows)
+            matrices[weights] = None if rows is None else rows.matrix()
+        return PredictedChain(
+            chain=chain,
+            ranking=tuple(rank_predictions(predictions, by=rank_by)),
+            predictions=predictions,
+            pae_matrices=matrices,
+        )
+
+    def predict_features(
+        self,
+        batch: FeatureBatch,
+        index: int,
+        *,
+        plan: MemoryPlan,
+        pae_rows: RowSink | None = None,
+        distogram_rows: RowSink | None = None,
+        on_pass: Callable[[int, float], None] | None = None,
+    ) -> TimedPrediction:
+        """Predict one chain from its features with one set of weights."""
+        model = self._model(index)
+        kernels = build_kernel_set(resolve_auto(KernelConfig(), self.device), self.device)
+        self._synchronize()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        started = time.perf_counter()
+        prediction = predict_chain(
+            model,
+            batch,
+            plan.prediction_plan(kernels=kernels, dap=self.dap),
+            num_recycling_iterations=self.settings.num_recycling_iterations,
+            recycling_tolerance=self.settings.recycling_tolerance,
+            pae_rows=pae_rows,
+            distogram_rows=distogram_rows,
+            on_pass=on_pass,
+        )
+        self._synchronize()
+        seconds = time.perf_counter() - started
+        return TimedPrediction(
+            prediction=prediction, seconds=seconds, peak_bytes=self._peak_bytes()
+        )
+
+    def has_pae(self, index: int) -> bool:
+        """Return whether a set of weights predicts aligned errors and a TM-score."""
+        return self._weights[index].config.auxiliary_heads.has_tm_score
+
+    def feature_settings(self, index: int) -> FeatureSettings:
+        """Return how features are made for a set of weights."""
+        weights, settings = self._weights[index], self.settings
+        return FeatureSettings(
+            num_recycling_iterations=settings.num_recycling_iterations,
+            seed=settings.seed,
+            max_msa_clusters=int(weights.settings["max_msa_clusters"].value),
+            max_extra_msa=int(weights.settings["max_extra_msa"].value),
+            use_templates=settings.use_templates and weights.config.has_templates,
+            max_template_date=settings.max_template_date or datetime.date.today().isoformat(),
+            excluded_templates=settings.excluded_templates,
+        )
+
+    def plan(self, chain: ChainInput, index: int) -> MemoryPlan:
+        """Return the memory plan of a chain."""
+        features = self.feature_settings(index)
+        return plan_memory(
+            config=self._weights[index].config,
+            num_residues=len(chain.sequence),
+            max_msa_clusters=features.max_msa_clusters,
+            max_extra_msa=features.max_extra_msa,
+            num_templates=features.max_templates if features.use_templates else 0,
+            num_passes=self.num_passes,
+            dtype=self.dtype,
+            device=self.device,
+            dap_size=self.dap.size,
+        )
+
+    def cost(self, chain: ChainInput) -> float:
+        """Return the expected time of a chain with all weights, in any unit."""
+        seconds = [self.plan(chain, index).seconds for index in range(len(self.names))]
+        if all(value is not None for value in seconds):
+            return sum(seconds)
+        return float(len(chain.sequence) ** 2 * len(self.names))
+
+    def weights_facts(self) -> tuple[WeightsFacts, ...]:
+        """Return name, path, kind, SHA-256 and settings of every set of weights."""
+        return tuple(
+            WeightsFacts(
+                name=name,
+                path=str(weights.path),
+                kind=weights.kind,
+                sha256=weights.sha256,
+                settings={
+                    key: RunSetting(value=setting.value, origin=setting.origin)
+                    for key, setting in weights.settings.items()
+                },
+            )
+            for name, weights in zip(self.names, self._weights)
+        )
+
+    def _model(self, index: int) -> AlphaFold:
+        """Return a model on the device; at most one is there."""
+        if self.device.type == "cuda" and index != self._on_device:
+            if self._on_device is not None:
+                self._models[self._on_device].to("cpu")
+            self._models[index].to(self.device)
+        self._on_device = index
+        return self._models[index]
+
+    def _synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _peak_bytes(self) -> int:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        # Linux reports ru_maxrss in KiB.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def read_with_options(path: Path, options: WeightOptions) -> PublishedWeights:
+    """Read weights, and replace their settings by those of the command line."""
+    weights = read_weights(path, model_config=options.model_config, checkpoint=options.checkpoint)
+    given = {
+        "max_msa_clusters": options.max_msa_clusters,
+        "max_extra_msa": options.max_extra_msa,
+    }
+    settings = {
+        name: Setting(value=value, origin="option")
+        for name, value in given.items()
+        if value is not None
+    }
+    return replace(weights, settings={**weights.settings, **settings})
