@@ -10,6 +10,7 @@ from __future__ import annotations
 import gemmi
 import numpy as np
 
+from openfold_opt.predict.file_names import safe_stem
 from openfold_opt.protein.residue_constants import atom_order, atom_types, restype_1to3
 
 CHAIN_ID = "A"
@@ -34,7 +35,7 @@ def structure_text(
     """Return the content of an mmCIF file.
 
     Args:
-        name: name of the entry.
+        name: name of the chain, which becomes the title.
         sequence: one-letter codes; a letter that is no standard residue is written as UNK.
         positions: [N_res, 37, 3], angstrom; written with three decimals.
         atom_mask: bool [N_res, 37]; only these atoms are written.
@@ -52,27 +53,32 @@ def structure_text(
         )
     residues = [restype_1to3.get(letter, UNKNOWN_RESIDUE) for letter in sequence]
     document = gemmi.cif.Document()
-    block = document.add_new_block(name)
-    _add_header(block, name)
-    _add_sequence(block, sequence, residues)
+    # mmCIF is ASCII text, and the name of a block has no spaces.
+    block = document.add_new_block(safe_stem(name))
+    description = gemmi.cif.quote(name.encode("ascii", "backslashreplace").decode())
+    _add_header(block, description)
+    _add_sequence(block, sequence, residues, description=description)
     _add_atoms(block, residues, positions=positions, atom_mask=atom_mask, plddt=plddt)
     return document.as_string()
 
 
-def _add_header(block: gemmi.cif.Block, name: str) -> None:
-    block.set_pair("_entry.id", gemmi.cif.quote(name))
-    block.set_pair("_struct.entry_id", gemmi.cif.quote(name))
-    block.set_pair("_struct.title", gemmi.cif.quote(f"predicted structure of {name}"))
-    block.set_pair("_exptl.entry_id", gemmi.cif.quote(name))
+def _add_header(block: gemmi.cif.Block, description: str) -> None:
+    entry_id = gemmi.cif.quote(block.name)
+    block.set_pair("_entry.id", entry_id)
+    block.set_pair("_struct.entry_id", entry_id)
+    block.set_pair("_struct.title", description)
+    block.set_pair("_exptl.entry_id", entry_id)
     block.set_pair("_exptl.method", gemmi.cif.quote("THEORETICAL MODEL"))
     software = block.init_loop("_software.", ["pdbx_ordinal", "name", "classification"])
     software.add_row(["1", _SOFTWARE, gemmi.cif.quote("structure prediction")])
 
 
-def _add_sequence(block: gemmi.cif.Block, sequence: str, residues: list[str]) -> None:
+def _add_sequence(
+    block: gemmi.cif.Block, sequence: str, residues: list[str], *, description: str
+) -> None:
     """Add entity, chain, residue types and sequence."""
     block.init_loop("_entity.", ["id", "type", "pdbx_description"]).add_row(
-        [ENTITY_ID, "polymer", gemmi.cif.quote(block.name)]
+        [ENTITY_ID, "polymer", description]
     )
     letters = "".join(
         letter if residue != UNKNOWN_RESIDUE else "X" for letter, residue in zip(sequence, residues)
