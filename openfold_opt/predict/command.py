@@ -19,7 +19,7 @@ from openfold_opt.parallel.heartbeat import (
     SilentHeartbeat,
     is_lost_connection,
 )
-from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
+from openfold_opt.parallel.launch import read_launch_info
 from openfold_opt.parallel.process_exit import SIGNAL_EXIT_CODES
 from openfold_opt.predict.chain_record import write_record
 from openfold_opt.predict.file_names import chain_stems
@@ -104,7 +104,7 @@ def run_command(options: PredictOptions, *, prog: str, parts: Parts) -> int:
             return parts.print_plan(options)
         launch = read_launch_info()
         dap, _ = split_of_ranks(launch, dap=options.dap, replicas=options.replicas)
-        device = choose_device(str(options.value("device")), launch)
+        device = choose_device(str(options.value("device")), local_rank=launch.local_rank)
         context = connect(launch, dap=dap, device=device)
     except (ValueError, OSError) as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
@@ -140,7 +140,7 @@ def exiting_by_signal(prog: str) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def choose_device(name: str, launch: LaunchInfo) -> torch.device:
+def choose_device(name: str, *, local_rank: int) -> torch.device:
     """Return the device of this rank for auto, cpu or cuda.
 
     Raises:
@@ -159,7 +159,7 @@ def choose_device(name: str, launch: LaunchInfo) -> torch.device:
     if name == "cpu" or not num_gpus:
         return torch.device("cpu")
     # With srun, a task may see only its own GPU, which then has the index 0.
-    return torch.device("cuda", launch.local_rank % num_gpus)
+    return torch.device("cuda", local_rank % num_gpus)
 
 
 def _run(run: Run, prog: str) -> int:

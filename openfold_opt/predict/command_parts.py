@@ -17,17 +17,20 @@ def _load_models(options: PredictOptions, device: torch.device, dap: AxisGroup) 
     excluded = str(options.value("exclude_templates"))
     return Predictor(
         options.weights.paths,
-        device=device.type,
+        device=device,
         dtype=str(options.value("dtype")),
         settings=PredictorSettings(
-            num_recycling_iterations=options.value("recycling"),
+            checkpoint=options.weights.checkpoint,
+            model_config=options.weights.model_config,
+            max_msa_clusters=options.weights.max_msa_clusters,
+            max_extra_msa=options.weights.max_extra_msa,
+            num_recycling_iterations=options.weights.num_recycling_iterations,
             recycling_tolerance=options.value("recycling_tolerance"),
             seed=options.value("seed"),
             use_templates=_has_templates(options.inputs),
             max_template_date=options.value("max_template_date"),
             excluded_templates=frozenset(excluded.split(",")) - {""},
         ),
-        weight_options=options.weights,
         dap=dap,
     )
 

@@ -60,8 +60,6 @@ class Models(Protocol):
     """"fp32" or "bf16"."""
     notes: tuple[str, ...]
     """What the user should know about weights and inputs, printed at the start."""
-    num_passes: int
-    """Maximum number of passes: recycling iterations and the last one."""
     prepare: Callable[[ChainInput, FeatureSettings], PreparedChain]
     """A function of a module: worker processes call it."""
 
@@ -73,6 +71,9 @@ class Models(Protocol):
 
     def has_pae(self, index: int) -> bool:
         """Return whether a set of weights predicts aligned errors and a TM-score."""
+
+    def num_passes(self, index: int) -> int:
+        """Return the maximum number of passes: recycling iterations and the last one."""
 
     def feature_settings(self, index: int) -> FeatureSettings:
         """Return how features are made for a set of weights."""
@@ -88,7 +89,7 @@ class Models(Protocol):
         plan: ChainPlan,
         pae_rows: RowSink | None,
         distogram_rows: RowSink | None,
-        on_pass: Callable[[int, float], None] | None,
+        on_pass: Callable[[int, float | None], None] | None,
     ) -> TimedPrediction:
         """Predict one chain with one set of weights. All ranks of the group must call this."""
 

@@ -132,7 +132,7 @@ def _add_weights(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--checkpoint",
         metavar="NAME",
-        help="checkpoint of a run directory: best, last or a name (default: best)",
+        help="checkpoint of a run directory: best, last, or the name of a folder (default: last)",
     )
     group.add_argument(
         "--model-config",
@@ -184,7 +184,7 @@ def _add_computing(group: argparse._ArgumentGroup) -> None:
         "--recycling",
         type=int,
         metavar="N",
-        help=f"recycling iterations (default: {DEFAULTS['recycling']})",
+        help="recycling iterations (default: that of the run, else 3)",
     )
     group.add_argument(
         "--recycling-tolerance",

@@ -17,7 +17,6 @@ DEFAULTS: Mapping[str, Value] = {
     "single_sequence": False,
     "device": "auto",
     "dtype": "auto",
-    "recycling": 3,
     "recycling_tolerance": None,
     "seed": 0,
     "rank": "plddt",
@@ -53,6 +52,8 @@ class WeightOptions:
     model_config: Path | None = None
     max_msa_clusters: int | None = None
     max_extra_msa: int | None = None
+    num_recycling_iterations: int | None = None
+    """None: that of the run, else 3."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +103,7 @@ def read_options(args: argparse.Namespace) -> PredictOptions:
             model_config=args.model_config,
             max_msa_clusters=args.max_msa_clusters,
             max_extra_msa=args.max_extra_msa,
+            num_recycling_iterations=args.recycling,
         ),
         settings=_settings(args),
         out=args.out,
@@ -153,7 +155,7 @@ def _check_ranges(options: PredictOptions) -> None:
         )
     tolerance = options.value("recycling_tolerance")
     minima = {
-        "--recycling": (options.value("recycling"), 0),
+        "--recycling": (options.weights.num_recycling_iterations, 0),
         "--dap": (options.dap, 1),
         "--replicas": (options.replicas, 1),
         "--workers": (options.num_workers, 0),

@@ -36,41 +36,40 @@ FULL_DISK_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class RowFile:
     """A float16 matrix in NumPy's format, written in blocks of rows (the RowSink of a forward).
 
-    The rows are appended to a file, so that a full disk is an OSError. Writing to a memory-mapped
-    file on a full disk would end the process.
+    The rows are written at their places in a file, so that a full disk is an OSError. Writing to a
+    memory-mapped file on a full disk would end the process.
     """
 
     def __init__(self, path: Path, *, num_rows: int) -> None:
         """path: a temporary file, which is created with the first rows. num_rows: N_res."""
         self.path = path
         self._num_rows = num_rows
-        self._next_row = 0
+        self._has_row = np.zeros(num_rows, bool)
         self._file: IO[bytes] | None = None
+        self._first_row_position = 0
 
     def __call__(self, start: int, rows: np.ndarray) -> None:
-        """Append rows [start, start + len(rows)) of a matrix [N_res, N_res, ...].
+        """Write rows [start, start + len(rows)) of a matrix [N_res, N_res, ...]; in any order.
 
         Raises:
-            ValueError: the rows are not the next ones, or the matrix is not square.
+            ValueError: the matrix is not square, or a row was written before.
             OSError: the disk is full.
         """
         stop = start + rows.shape[0]
-        if start != self._next_row or stop > self._num_rows or rows.shape[1] != self._num_rows:
+        is_inside = 0 <= start and stop <= self._num_rows and rows.shape[1] == self._num_rows
+        if not is_inside or self._has_row[start:stop].any():
             raise ValueError(
                 f"{self.path.name}: received rows {start} to {stop} of shape {rows.shape}; "
-                f"expected rows from {self._next_row} on, of {self._num_rows} x {self._num_rows}"
+                f"expected each row of a matrix of {self._num_rows} x {self._num_rows} once"
             )
+        data = np.ascontiguousarray(rows, dtype=np.float16)
         with naming_file(self.path):
             if self._file is None:
-                self._file = open(self.path, "wb")
-                header = {
-                    "descr": npy_format.dtype_to_descr(np.dtype(np.float16)),
-                    "fortran_order": False,
-                    "shape": (self._num_rows, *rows.shape[1:]),
-                }
-                npy_format.write_array_header_1_0(self._file, header)
-            self._file.write(np.ascontiguousarray(rows, dtype=np.float16).data)
-        self._next_row = stop
+                self._open(rows.shape[1:])
+            assert self._file is not None
+            self._file.seek(self._first_row_position + start * data[0].nbytes)
+            self._file.write(data.data)
+        self._has_row[start:stop] = True
 
     def close(self) -> None:
         """Write everything to the disk.
@@ -79,9 +78,9 @@ class RowFile:
             ValueError: rows are missing.
             OSError: the disk is full.
         """
-        if self._file is None or self._next_row != self._num_rows:
+        if self._file is None or not self._has_row.all():
             raise ValueError(
-                f"{self.path.name}: received {self._next_row} of {self._num_rows} rows"
+                f"{self.path.name}: received {self._has_row.sum()} of {self._num_rows} rows"
             )
         with naming_file(self.path):
             self._file.flush()
@@ -97,6 +96,16 @@ class RowFile:
                 # On a full disk, closing writes the rest of the buffer in vain.
                 self._file = None
         self.path.unlink(missing_ok=True)
+
+    def _open(self, row_shape: tuple[int, ...]) -> None:
+        self._file = open(self.path, "wb")
+        header = {
+            "descr": npy_format.dtype_to_descr(np.dtype(np.float16)),
+            "fortran_order": False,
+            "shape": (self._num_rows, *row_shape),
+        }
+        npy_format.write_array_header_1_0(self._file, header)
+        self._first_row_position = self._file.tell()
 
 
 class ChainFiles:

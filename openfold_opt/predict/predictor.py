@@ -15,18 +15,18 @@ from pathlib import Path
 
 import torch
 
-from openfold_opt.kernels.interface import KernelConfig
-from openfold_opt.kernels.select import build_kernel_set, resolve_auto
+from openfold_opt.kernels.interface import KernelConfig, KernelSet, Precision
+from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.batch import FeatureBatch
+from openfold_opt.model.config import ModelConfig
 from openfold_opt.model.published_weights import (
     PublishedWeights,
-    Setting,
     build_model,
     read_weights,
+    with_options,
 )
 from openfold_opt.parallel.axis import AxisGroup
-from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.predict.chain_input import (
     ChainInput,
     FeatureSettings,
@@ -38,19 +38,26 @@ from openfold_opt.predict.forward import RowSink, predict_chain
 from openfold_opt.predict.inputs import chain_from_sequence, prepare_chain
 from openfold_opt.predict.memory_plan import MemoryPlan, plan_memory
 from openfold_opt.predict.models import TimedPrediction
-from openfold_opt.predict.options import WeightOptions
 from openfold_opt.predict.predicted_chain import PredictedChain, RowArray
 from openfold_opt.predict.run_settings import RunSetting, WeightsFacts
 from openfold_opt.predict.scores import rank_predictions
+from openfold_opt.train.precision import low_precision_names, matmul_precision
 
 PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorSettings:
-    """How chains are predicted."""
+    """How weights are read and chains are predicted."""
 
-    num_recycling_iterations: int = 3
+    checkpoint: str | None = None
+    """Of a run directory: best, last, or the name of a folder; None: last."""
+    model_config: Path | None = None
+    """File with the sizes of the model; None: those of the run, else those of AlphaFold2."""
+    max_msa_clusters: int | None = None
+    """None, here and in the next two: the value of the weights."""
+    max_extra_msa: int | None = None
+    num_recycling_iterations: int | None = None
     recycling_tolerance: float | None = None
     """Stop when the RMS change of the CA-CA distances is below this many angstrom."""
     seed: int = 0
@@ -58,7 +65,7 @@ class PredictorSettings:
     max_template_date: str | None = None
     """ISO date; None: today."""
     excluded_templates: frozenset[str] = frozenset()
-    """PDB ids, lower case."""
+    """PDB ids (1abc) or chains (1abc_A)."""
 
 
 class Predictor:
@@ -73,20 +80,18 @@ class Predictor:
         self,
         weights: PathLike | Sequence[PathLike],
         *,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         dtype: str = "auto",
         settings: PredictorSettings = PredictorSettings(),
-        weight_options: WeightOptions | None = None,
         dap: AxisGroup = AxisGroup.single("dap"),
     ) -> None:
         """Read and check the weights.
 
         Args:
             weights: one or several files or run directories.
-            device: "auto", "cpu" or "cuda".
+            device: "auto", "cpu", "cuda", or a device of PyTorch.
             dtype: "auto" (bf16 on a GPU, fp32 on a CPU), "fp32" or "bf16".
-            settings: recycling, seed and templates.
-            weight_options: what the files do not say; its paths are replaced by `weights`.
+            settings: seed, recycling, templates and what the files do not say.
             dap: the ranks that share a chain; all must make the same calls.
 
         Raises:
@@ -94,16 +99,15 @@ class Predictor:
         """
         single = isinstance(weights, str | os.PathLike)
         paths = tuple(Path(path) for path in ([weights] if single else weights))
-        options = replace(weight_options or WeightOptions(paths=()), paths=paths)
         self.names = weights_names(paths)
         self.dap, self.settings = dap, settings
-        self.device = choose_device(device, LaunchInfo(local_rank=dap.rank, world_size=dap.size))
-        self.dtype = (
-            ("bf16" if self.device.type == "cuda" else "fp32") if dtype == "auto" else dtype
-        )
-        self.num_passes = settings.num_recycling_iterations + 1
-        self._weights = [read_with_options(path, options) for path in paths]
-        self._models = [build_model(weights) for weights in self._weights]
+        is_chosen = isinstance(device, torch.device)
+        self.device = device if is_chosen else choose_device(device, local_rank=dap.rank)
+        automatic = "bf16" if self.device.type == "cuda" else "fp32"
+        self.dtype = automatic if dtype == "auto" else dtype
+        self._weights = [_read(path, settings) for path in paths]
+        self._models = [_in_precision(build_model(x), self.dtype) for x in self._weights]
+        self._kernels = [self._build_kernels(weights.config) for weights in self._weights]
         self._on_device: int | None = None
 
     @property
@@ -175,25 +179,25 @@ class Predictor:
         plan: MemoryPlan,
         pae_rows: RowSink | None = None,
         distogram_rows: RowSink | None = None,
-        on_pass: Callable[[int, float], None] | None = None,
+        on_pass: Callable[[int, float | None], None] | None = None,
     ) -> TimedPrediction:
         """Predict one chain from its features with one set of weights."""
         model = self._model(index)
-        kernels = build_kernel_set(resolve_auto(KernelConfig(), self.device), self.device)
         self._synchronize()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         started = time.perf_counter()
-        prediction = predict_chain(
-            model,
-            batch,
-            plan.prediction_plan(kernels=kernels, dap=self.dap),
-            num_recycling_iterations=self.settings.num_recycling_iterations,
-            recycling_tolerance=self.settings.recycling_tolerance,
-            pae_rows=pae_rows,
-            distogram_rows=distogram_rows,
-            on_pass=on_pass,
-        )
+        with matmul_precision(self.dtype):
+            prediction = predict_chain(
+                model,
+                batch,
+                plan.prediction_plan(kernels=self._kernels[index], dap=self.dap),
+                num_recycling_iterations=self.num_passes(index) - 1,
+                recycling_tolerance=self.settings.recycling_tolerance,
+                pae_rows=pae_rows,
+                distogram_rows=distogram_rows,
+                on_pass=on_pass,
+            )
         self._synchronize()
         seconds = time.perf_counter() - started
         return TimedPrediction(
@@ -204,14 +208,25 @@ class Predictor:
         """Return whether a set of weights predicts aligned errors and a TM-score."""
         return self._weights[index].config.auxiliary_heads.has_tm_score
 
+    def num_passes(self, index: int) -> int:
+        """Return the maximum number of passes: recycling iterations and the last one."""
+        return int(self._weights[index].settings["num_recycling_iterations"].value) + 1
+
     def feature_settings(self, index: int) -> FeatureSettings:
         """Return how features are made for a set of weights."""
         weights, settings = self._weights[index], self.settings
+        sizes = {
+            name: int(weights.settings[name].value)
+            for name in (
+                "num_recycling_iterations",
+                "max_msa_clusters",
+                "max_extra_msa",
+                "max_templates",
+            )
+        }
         return FeatureSettings(
-            num_recycling_iterations=settings.num_recycling_iterations,
+            **sizes,
             seed=settings.seed,
-            max_msa_clusters=int(weights.settings["max_msa_clusters"].value),
-            max_extra_msa=int(weights.settings["max_extra_msa"].value),
             use_templates=settings.use_templates and weights.config.has_templates,
             max_template_date=settings.max_template_date or datetime.date.today().isoformat(),
             excluded_templates=settings.excluded_templates,
@@ -225,8 +240,8 @@ class Predictor:
             num_residues=len(chain.sequence),
             max_msa_clusters=features.max_msa_clusters,
             max_extra_msa=features.max_extra_msa,
-            num_templates=features.max_templates if features.use_templates else 0,
-            num_passes=self.num_passes,
+            num_templates=features.num_template_slots,
+            num_passes=self.num_passes(index),
             dtype=self.dtype,
             device=self.device,
             dap_size=self.dap.size,
@@ -264,6 +279,11 @@ class Predictor:
         self._on_device = index
         return self._models[index]
 
+    def _build_kernels(self, config: ModelConfig) -> KernelSet:
+        return build_kernel_set(
+            KernelConfig.all("auto"), self.device, config.kernel_shapes(), precision=self.dtype
+        )
+
     def _synchronize(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
@@ -275,16 +295,17 @@ class Predictor:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def read_with_options(path: Path, options: WeightOptions) -> PublishedWeights:
-    """Read weights, and replace their settings by those of the command line."""
-    weights = read_weights(path, model_config=options.model_config, checkpoint=options.checkpoint)
-    given = {
-        "max_msa_clusters": options.max_msa_clusters,
-        "max_extra_msa": options.max_extra_msa,
-    }
-    settings = {
-        name: Setting(value=value, origin="option")
-        for name, value in given.items()
-        if value is not None
-    }
-    return replace(weights, settings={**weights.settings, **settings})
+def _read(path: Path, settings: PredictorSettings) -> PublishedWeights:
+    """Read weights, and replace their settings by those that are given."""
+    weights = read_weights(path, model_config=settings.model_config, checkpoint=settings.checkpoint)
+    names = ("max_msa_clusters", "max_extra_msa", "num_recycling_iterations")
+    given = {name: getattr(settings, name) for name in names}
+    return replace(weights, settings=with_options(weights.settings, given))
+
+
+def _in_precision(model: AlphaFold, dtype: Precision) -> AlphaFold:
+    """Return the model with the parameters of its trunk in bfloat16, if that is the precision."""
+    parameters = dict(model.named_parameters())
+    for name in low_precision_names(model, dtype):
+        parameters[name].data = parameters[name].data.bfloat16()
+    return model

@@ -148,7 +148,7 @@ class ChainRunner:
                 plan=self._plans[number][index],
                 pae_rows=self._sink(files, index, PAE, job),
                 distogram_rows=self._sink(files, index, DISTOGRAM, job),
-                on_pass=lambda done, _: self._passed(job, done),
+                on_pass=self._report_passes(job, index),
             )
         record = self._finish(number, job, files, predictions)
         return replace(
@@ -230,10 +230,16 @@ class ChainRunner:
         name = self._models.names[index]
         return files.row_file(name, kind, num_rows=len(job.chain.sequence))
 
-    def _passed(self, job: ChainJob, done: int) -> None:
-        self._heartbeat.set_status(activity=f"chain {job.chain.name}, {done} passes done")
-        if self._is_writer:
-            self._progress.passed(job.chain.name, done, self._models.num_passes)
+    def _report_passes(self, job: ChainJob, index: int) -> Callable[[int, float | None], None]:
+        """Return a function that reports the passes of a chain with one set of weights."""
+
+        def report(pass_index: int, _: float | None) -> None:
+            done = pass_index + 1
+            self._heartbeat.set_status(activity=f"chain {job.chain.name}, {done} passes done")
+            if self._is_writer:
+                self._progress.passed(job.chain.name, done, self._models.num_passes(index))
+
+        return report
 
     def _plans_of(self, job: ChainJob) -> list[ChainPlan]:
         return [self._models.plan(job.chain, index) for index in range(len(self._models.names))]

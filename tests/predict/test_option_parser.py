@@ -45,7 +45,7 @@ def test_settings_have_origins():
     settings = options.settings
     today = datetime.date.today().isoformat()
     assert str(settings["seed"]) == "3 (option)"
-    assert str(settings["recycling"]) == "3 (default)"
+    assert str(settings["rank"]) == "plddt (default)"
     assert str(settings["save_pae"]) == "no (option)"
     assert str(settings["recycling_tolerance"]) == "none (default)"
     assert str(settings["exclude_templates"]) == "1abc_A (option)"

@@ -151,7 +151,6 @@ class FakeModels:
     device_name = "cpu"
     dtype = "fp32"
     notes = ("a note on the weights",)
-    num_passes = 4
     prepare = staticmethod(prepare)
 
     def __init__(self, options, device=device, dap=AxisGroup.single("dap")) -> None:
@@ -181,6 +180,10 @@ class FakeModels:
         """Return the same settings for all weights."""
         return FakeSettings(seed=self.seed)
 
+    def num_passes(self, index: int) -> int:
+        """Three recycling iterations and the last pass."""
+        return 4
+
     def plan(self, chain: FakeChain, index: int) -> FakePlan:
         """Return a plan."""
         return FakePlan(num_residues=len(chain.sequence))
@@ -200,7 +203,7 @@ class FakeModels:
         barrier(self.dap)
         sequence = bytes(batch.numpy()).decode()
         num_residues = len(sequence)
-        for start in range(0, num_residues, 5):
+        for start in reversed(range(0, num_residues, 5)):
             rows = np.full((min(5, num_residues - start), num_residues), 12.25)
             if pae_rows is not None:
                 pae_rows(start, rows)
@@ -219,7 +222,7 @@ class FakeModels:
             if not sequence.startswith("WWKILLLAST") or self.dap.rank == self.dap.size - 1:
                 os.kill(os.getpid(), signal.SIGKILL)
         if on_pass is not None:
-            on_pass(4, 0.25)
+            on_pass(3, 0.25)
         barrier(self.dap)
         return TimedPrediction(
             prediction=fake_prediction(sequence, self.names[index]), seconds=0.5, peak_bytes=2**20
