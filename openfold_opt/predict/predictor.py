@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import os
 import resource
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -35,7 +36,7 @@ from openfold_opt.predict.chain_input import (
 from openfold_opt.predict.command import choose_device
 from openfold_opt.predict.file_names import weights_names
 from openfold_opt.predict.forward import RowSink, predict_chain
-from openfold_opt.predict.inputs import chain_from_sequence, prepare_chain
+from openfold_opt.predict.inputs import prepare_chain, read_chains
 from openfold_opt.predict.memory_plan import MemoryPlan, plan_memory
 from openfold_opt.predict.models import TimedPrediction
 from openfold_opt.predict.predicted_chain import PredictedChain, RowArray
@@ -137,7 +138,7 @@ class Predictor:
 
         Args:
             sequence: one-letter codes.
-            name: name of the chain.
+            name: name of the chain, one word; alignments are searched by it.
             alignments: a directory, or .a3m, .sto and .hhr files; without any, the sequence alone
                 is the MSA.
             template_structures: directory of mmCIF files for the templates of .hhr files.
@@ -148,9 +149,9 @@ class Predictor:
             FloatingPointError: an output is not finite.
         """
         single = isinstance(alignments, str | os.PathLike)
-        paths = tuple(Path(path) for path in ([alignments] if single else alignments))
+        paths = [Path(path) for path in ([alignments] if single else alignments)]
         templates = None if template_structures is None else Path(template_structures)
-        chain = chain_from_sequence(name, sequence, alignments=paths, template_structures=templates)
+        chain = _chain(name, sequence, alignments=paths, template_structures=templates)
         predictions, matrices = {}, {}
         prepared: dict[FeatureSettings, PreparedChain] = {}
         for index, weights in enumerate(self.names):
@@ -293,6 +294,24 @@ class Predictor:
             return torch.cuda.max_memory_allocated(self.device)
         # Linux reports ru_maxrss in KiB.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _chain(
+    name: str, sequence: str, *, alignments: Sequence[Path], template_structures: Path | None
+) -> ChainInput:
+    """Return the chain of a sequence. Raises ValueError if it cannot be predicted."""
+    with tempfile.TemporaryDirectory() as folder:
+        fasta = Path(folder) / "sequence.fasta"
+        fasta.write_text(f">{name}\n{sequence}\n", encoding="utf-8")
+        chains, failures = read_chains(
+            [fasta],
+            alignments=alignments,
+            template_structures=template_structures,
+            single_sequence=not alignments,
+        )
+    if failures:
+        raise ValueError(f"{failures[0].name}: {failures[0].message}")
+    return replace(chains[0], origin="a Python call")
 
 
 def _read(path: Path, settings: PredictorSettings) -> PublishedWeights:
