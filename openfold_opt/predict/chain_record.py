@@ -7,6 +7,7 @@ that the record lists have the recorded sizes. After `kill -9` a chain is either
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -116,6 +117,8 @@ class ChainRecord:
 def write_record(folder: Path, record: ChainRecord) -> None:
     """Write STEM.json atomically. Raises OSError if the disk is full."""
     text = json.dumps(record.as_json(), indent=1)
+    # One line for the values of all residues, instead of one line for each.
+    text = re.sub(r"\[\s+([-+\d.e,\s]+?)\s+\]", lambda m: f"[{' '.join(m[1].split())}]", text)
     write_atomically(folder / (record.stem + RECORD_SUFFIX), text.encode())
 
 

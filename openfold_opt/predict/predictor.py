@@ -109,6 +109,7 @@ class Predictor:
         self._weights = [_read(path, settings) for path in paths]
         self._models = [_in_precision(build_model(x), self.dtype) for x in self._weights]
         self._kernels = [self._build_kernels(weights.config) for weights in self._weights]
+        self._plans: dict[tuple[int, int], MemoryPlan] = {}
         self._on_device: int | None = None
 
     @property
@@ -234,11 +235,17 @@ class Predictor:
         )
 
     def plan(self, chain: ChainInput, index: int) -> MemoryPlan:
-        """Return the memory plan of a chain."""
+        """Return the memory plan of a chain. It depends on the length only, so it is kept."""
+        key = (len(chain.sequence), index)
+        if key not in self._plans:
+            self._plans[key] = self._plan(*key)
+        return self._plans[key]
+
+    def _plan(self, num_residues: int, index: int) -> MemoryPlan:
         features = self.feature_settings(index)
         return plan_memory(
             config=self._weights[index].config,
-            num_residues=len(chain.sequence),
+            num_residues=num_residues,
             max_msa_clusters=features.max_msa_clusters,
             max_extra_msa=features.max_extra_msa,
             num_templates=features.num_template_slots,

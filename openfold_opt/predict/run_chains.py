@@ -13,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from openfold_opt.loader.worker import Failure
 from openfold_opt.parallel.broadcast import broadcast_object
-from openfold_opt.parallel.heartbeat import SilentHeartbeat
+from openfold_opt.parallel.heartbeat import SilentHeartbeat, is_lost_connection
 from openfold_opt.predict.chain_record import (
     ChainFailure,
     ChainRecord,
@@ -36,7 +37,6 @@ from openfold_opt.predict.output_files import (
     DISTOGRAM,
     PAE,
     ChainFiles,
-    RowFile,
     is_full_disk,
 )
 from openfold_opt.predict.progress import ChainProgress
@@ -45,6 +45,7 @@ from openfold_opt.predict.structure_file import structure_text
 
 if TYPE_CHECKING:
     from openfold_opt.predict.chain_input import FeatureSettings, PreparedChain
+    from openfold_opt.predict.forward import RowSink
 
 GIBIBYTE = 2**30
 
@@ -220,13 +221,19 @@ class ChainRunner:
             raise FeatureError(prepared.reason.splitlines()[0])
         return prepared
 
-    def _sink(self, files: ChainFiles, index: int, kind: str, job: ChainJob) -> RowFile | None:
+    def _sink(self, files: ChainFiles, index: int, kind: str, job: ChainJob) -> RowSink | None:
+        """Return where the rows of a matrix go, or None if it is not requested.
+
+        All ranks of the group need a sink, because they send their rows to the first rank.
+        """
         if kind == PAE:
-            is_on = self._options.save_pae and self._models.has_pae(index)
+            is_requested = self._options.save_pae and self._models.has_pae(index)
         else:
-            is_on = self._options.save_distogram
-        if not is_on or not self._is_writer:
+            is_requested = self._options.save_distogram
+        if not is_requested:
             return None
+        if not self._is_writer:
+            return _ignore_rows
         name = self._models.names[index]
         return files.row_file(name, kind, num_rows=len(job.chain.sequence))
 
@@ -276,6 +283,9 @@ class ChainRunner:
         )
 
     def _describe(self, number: int, error: Exception) -> ChainFailure:
+        if is_lost_connection(error):
+            reason = str(error).splitlines()[0]
+            return ChainFailure(kind="lost rank", message=f"another rank was lost: {reason}")
         if not is_out_of_memory(error):
             return ChainFailure(kind="other", message=f"{type(error).__name__}: {error}")
         peak = max(plan.peak_bytes for plan in self._plans[number]) / GIBIBYTE
@@ -294,6 +304,10 @@ class ChainRunner:
         gc.collect()
         if self._models.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _ignore_rows(start: int, rows: np.ndarray) -> None:
+    """The sink of a rank that writes no files."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

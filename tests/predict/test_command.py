@@ -114,6 +114,7 @@ def test_written_structure_and_scores(run, tmp_path):
     pae = np.load(out / "a_b_pae.npy")
     assert pae.shape == (20, 20) and pae.dtype == np.float16 and (pae == 12.25).all()
     record = json.loads((out / "a_b.json").read_text())
+    assert len((out / "a_b.json").read_text().splitlines()) < 80
     assert record["name"] == "a|b" and record["status"] == "finished"
     assert record["warnings"] == ["from input", "from the features"]
     assert record["templates"] == ["1abc_A"] and record["num_alignment_rows"] == 7

@@ -204,11 +204,12 @@ class FakeModels:
         sequence = bytes(batch.numpy()).decode()
         num_residues = len(sequence)
         for start in reversed(range(0, num_residues, 5)):
-            rows = np.full((min(5, num_residues - start), num_residues), 12.25)
-            if pae_rows is not None:
-                pae_rows(start, rows)
-            if distogram_rows is not None:
-                distogram_rows(start, np.zeros((*rows.shape, 64), np.float32))
+            rows = np.empty((min(5, num_residues - start), num_residues))
+            for sink, row_shape in ((pae_rows, ()), (distogram_rows, (64,))):
+                if sink is not None:
+                    barrier(self.dap)  # All ranks send their rows to the first one.
+                if sink is not None and self.dap.rank == 0:
+                    sink(start, np.full((*rows.shape, *row_shape), 12.25))
         if sequence.startswith("WWNAN"):
             raise FloatingPointError("positions are not finite")
         if sequence.startswith("WWOOM"):
