@@ -67,7 +67,8 @@ class Models(Protocol):
         """Return name, path, kind, SHA-256 and settings of every set of weights."""
 
     def cost(self, chain: ChainInput) -> float:
-        """Return the expected time of a chain, in any unit; deterministic."""
+        """Return a number that is proportional to the expected time of a chain, and grows with
+        its length."""
 
     def has_pae(self, index: int) -> bool:
         """Return whether a set of weights predicts aligned errors and a TM-score."""
@@ -79,7 +80,7 @@ class Models(Protocol):
         """Return how features are made for a set of weights."""
 
     def plan(self, chain: ChainInput, index: int) -> ChainPlan:
-        """Return the memory plan of a chain."""
+        """Return the memory plan of a chain; a second call is cheap."""
 
     def predict_features(
         self,

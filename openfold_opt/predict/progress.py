@@ -14,8 +14,8 @@ SECONDS_BETWEEN_PASS_LINES = 30.0
 class ChainProgress:
     """Prints the progress of the chains of this process.
 
-    The time left is the cost of the remaining chains divided by the rate so far. A cost is the
-    number of seconds that the memory plan expects, or the squared number of residues.
+    The time left is the cost of the remaining chains divided by the rate so far. A cost is
+    proportional to the expected time of a chain.
     """
 
     def __init__(

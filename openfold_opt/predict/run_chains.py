@@ -76,12 +76,21 @@ class ChainRunner:
         heartbeat: SilentHeartbeat,
         on_record: Callable[[], None],
     ) -> None:
-        """on_record: called on the first rank of the group after each record was written."""
+        """Prepare the run.
+
+        Args:
+            jobs: the chains of this group, the longest first; the same on every rank of it.
+            models: weights, plans and forward.
+            folder: the output directory.
+            options: what is written.
+            progress: receives a line per chain on the first rank.
+            heartbeat: shows the progress to other ranks.
+            on_record: called on the first rank of the group after each record was written.
+        """
         self._jobs, self._models = list(jobs), models
         self._folder, self._options = folder, options
         self._progress, self._heartbeat, self._on_record = progress, heartbeat, on_record
         self._is_writer = models.dap.rank == 0
-        self._plans = [self._plans_of(job) for job in self._jobs]
         self._positions: dict[tuple[int, FeatureSettings], int] = {}
         self.current: ChainJob | None = None
         """The chain that is predicted now."""
@@ -115,7 +124,7 @@ class ChainRunner:
         except Exception as error:
             if is_full_disk(error):
                 raise
-            failure = self._describe(number, error)
+            failure = self._describe(job, error)
             if self._models.dap.size > 1:
                 self.record_failure(failure.kind, failure.message)
                 raise GroupError(f"{job.chain.name}: {failure.message}") from error
@@ -131,7 +140,7 @@ class ChainRunner:
     def _predict(
         self, number: int, job: ChainJob, files: ChainFiles, queue: FeatureQueue
     ) -> ChainRecord:
-        self._check_plans(number, job)
+        self._check_plans(job)
         predictions: dict[str, TimedPrediction] = {}
         feature_seconds, position, prepared, batch = 0.0, None, None, None
         for index, name in enumerate(self._models.names):
@@ -146,7 +155,7 @@ class ChainRunner:
             predictions[name] = self._models.predict_features(
                 batch,
                 index,
-                plan=self._plans[number][index],
+                plan=self._plans_of(job)[index],
                 pae_rows=self._sink(files, index, PAE, job),
                 distogram_rows=self._sink(files, index, DISTOGRAM, job),
                 on_pass=self._report_passes(job, index),
@@ -160,14 +169,14 @@ class ChainRunner:
             feature_seconds=round(feature_seconds, 3),
         )
 
-    def _check_plans(self, number: int, job: ChainJob) -> None:
+    def _check_plans(self, job: ChainJob) -> None:
         num_residues, num_ranks = len(job.chain.sequence), self._models.dap.size
         if num_ranks > num_residues:
             raise PlanError(
                 f"{num_residues} residues cannot be shared between {num_ranks} ranks; start at "
                 f"most {num_residues} ranks per chain (--dap)"
             )
-        for plan in self._plans[number]:
+        for plan in self._plans_of(job):
             if not plan.fits:
                 raise PlanError(plan.refusal())
 
@@ -207,7 +216,7 @@ class ChainRunner:
             run_id=self._options.run_id,
             status="finished",
             warnings=tuple(job.chain.warnings),
-            plan=self._plans[number][0].as_json(),
+            plan=self._plans_of(job)[0].as_json(),
             structure=files.best_structure,
             models=models,
             file_bytes=sizes,
@@ -252,10 +261,15 @@ class ChainRunner:
         return [self._models.plan(job.chain, index) for index in range(len(self._models.names))]
 
     def _feature_task(self) -> FeatureTask:
-        """List the features to prepare: none for chains that do not fit, one per settings."""
+        """List the features to prepare: one job per chain and different settings.
+
+        Chains that do not fit get none. They are the first ones, because the longest is first.
+        """
         jobs: list[FeatureJob] = []
+        has_fitted = False
         for number, job in enumerate(self._jobs):
-            if not all(plan.fits for plan in self._plans[number]):
+            has_fitted = has_fitted or all(plan.fits for plan in self._plans_of(job))
+            if not has_fitted:
                 continue
             for index in range(len(self._models.names)):
                 settings = self._models.feature_settings(index)
@@ -270,7 +284,6 @@ class ChainRunner:
         return self._options.num_workers if is_useful else 0
 
     def _failed(self, job: ChainJob, failure: ChainFailure) -> ChainRecord:
-        number = self._jobs.index(job)
         return ChainRecord(
             name=job.chain.name,
             stem=job.stem,
@@ -278,17 +291,17 @@ class ChainRunner:
             run_id=self._options.run_id,
             status="failed",
             warnings=tuple(job.chain.warnings),
-            plan=self._plans[number][0].as_json(),
+            plan=self._plans_of(job)[0].as_json(),
             error=failure,
         )
 
-    def _describe(self, number: int, error: Exception) -> ChainFailure:
+    def _describe(self, job: ChainJob, error: Exception) -> ChainFailure:
         if is_lost_connection(error):
             reason = str(error).splitlines()[0]
             return ChainFailure(kind="lost rank", message=f"another rank was lost: {reason}")
         if not is_out_of_memory(error):
             return ChainFailure(kind="other", message=f"{type(error).__name__}: {error}")
-        peak = max(plan.peak_bytes for plan in self._plans[number]) / GIBIBYTE
+        peak = max(plan.peak_bytes for plan in self._plans_of(job)) / GIBIBYTE
         return ChainFailure(
             kind="out of memory",
             message=f"out of memory: the plan expected a peak of {peak:.2f} GiB "

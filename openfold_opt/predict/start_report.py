@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from openfold_opt.predict.models import ChainJob, ChainPlan, Models
+from openfold_opt.predict.models import ChainJob, Models
 from openfold_opt.predict.run_settings import RunFacts
 
 MAX_LINES = 10
@@ -49,22 +49,21 @@ def _describe_chains(jobs: Sequence[ChainJob], num_chains: int) -> Iterator[str]
 
 
 def _describe_plans(models: Models, jobs: Sequence[ChainJob]) -> Iterator[str]:
-    """Describe the plan with the largest peak, and every chain that does not fit."""
-    plans: list[tuple[str, ChainPlan]] = [
-        (job.chain.name, models.plan(job.chain, index))
-        for job in jobs
-        for index in range(len(models.names))
-    ]
-    fitting = [(name, plan) for name, plan in plans if plan.fits]
-    if fitting:
-        name, plan = max(fitting, key=lambda item: item[1].peak_bytes)
-        yield f"largest memory plan, chain {name}:"
-        yield from plan.describe()
-    refused = {name: plan.refusal() for name, plan in plans if not plan.fits}
-    yield from _first(
-        [f"does not fit: {name}: {text}" for name, text in refused.items()],
-        what="chains that do not fit",
-    )
+    """Describe chains that do not fit, and the plan of the longest chain that does.
+
+    Memory grows with the length, so shorter chains need no plan yet.
+    """
+    refusals = []
+    for job in sorted(jobs, key=lambda job: -len(job.chain.sequence)):
+        plans = [models.plan(job.chain, index) for index in range(len(models.names))]
+        refused = [plan.refusal() for plan in plans if not plan.fits]
+        if not refused:
+            largest = max(plans, key=lambda plan: plan.peak_bytes)
+            yield f"memory plan of the longest chain that fits, {job.chain.name}:"
+            yield from largest.describe()
+            break
+        refusals.append(f"does not fit: {job.chain.name}: {refused[0]}")
+    yield from _first(refusals, what="chains that do not fit")
 
 
 def _first(lines: Sequence[str], *, what: str) -> Iterator[str]:
