@@ -1,0 +1,103 @@
+"""The functions that the command puts together: inputs, weights and the memory plan."""
+
+from __future__ import annotations
+
+import torch
+
+from openfold_opt.model.config import ModelConfig
+from openfold_opt.model.published_weights.model_sizes import read_model_config
+from openfold_opt.model.published_weights.weight_settings import (
+    MAX_TEMPLATES,
+    NUM_RECYCLING_ITERATIONS,
+)
+from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.predict.chain_input import ChainFailure, ChainInput
+from openfold_opt.predict.command import Parts, choose_device
+from openfold_opt.predict.inputs import read_chains
+from openfold_opt.predict.memory_plan import describe_plan
+from openfold_opt.predict.options import InputOptions, PredictOptions
+from openfold_opt.predict.predictor import Predictor, PredictorSettings
+from openfold_opt.predict.progress import print_line
+
+
+def _load_models(options: PredictOptions, device: torch.device, dap: AxisGroup) -> Predictor:
+    excluded = str(options.value("exclude_templates"))
+    return Predictor(
+        options.weights.paths,
+        device=device,
+        dtype=str(options.value("dtype")),
+        settings=PredictorSettings(
+            checkpoint=options.weights.checkpoint,
+            model_config=options.weights.model_config,
+            max_msa_clusters=options.weights.max_msa_clusters,
+            max_extra_msa=options.weights.max_extra_msa,
+            num_recycling_iterations=options.weights.num_recycling_iterations,
+            recycling_tolerance=options.value("recycling_tolerance"),
+            seed=options.value("seed"),
+            use_templates=_has_templates(options.inputs),
+            max_template_date=options.value("max_template_date"),
+            excluded_templates=frozenset(excluded.split(",")) - {""},
+        ),
+        dap=dap,
+    )
+
+
+def _has_templates(inputs: InputOptions) -> bool:
+    return inputs.template_structures is not None or inputs.data_dir is not None
+
+
+def _read_inputs(options: PredictOptions) -> tuple[list[ChainInput], list[ChainFailure]]:
+    inputs = options.inputs
+    return read_chains(
+        inputs.paths,
+        alignments=inputs.alignments,
+        template_structures=inputs.template_structures,
+        single_sequence=bool(options.value("single_sequence")),
+        data_dir=inputs.data_dir,
+        chain_names=inputs.chains,
+    )
+
+
+def _print_plan(options: PredictOptions) -> int:
+    """Print the plans of --plan-only. Return 0 if all chains fit, else 1.
+
+    Without weights, the model is AlphaFold2 with the number of templates that --alignments and
+    --template-structures imply.
+    """
+    lengths = options.lengths
+    if not lengths:
+        chains, _ = _read_inputs(options)
+        lengths = tuple(sorted({len(chain.sequence) for chain in chains}, reverse=True))
+    device = str(options.value("device"))
+    if device in ("auto", "cuda"):
+        device = choose_device(device, local_rank=0)
+    dtype = str(options.value("dtype"))
+    if dtype == "auto":
+        dtype = "fp32" if str(device) == "cpu" else "bf16"
+    given = {
+        "max_msa_clusters": options.weights.max_msa_clusters,
+        "max_extra_msa": options.weights.max_extra_msa,
+    }
+    recycling = options.weights.num_recycling_iterations
+    lines, all_fit = describe_plan(
+        lengths,
+        config=_planned_model(options),
+        device=device,
+        dtype=dtype,
+        dap_size=options.dap or 1,
+        num_templates=MAX_TEMPLATES if _has_templates(options.inputs) else 0,
+        num_passes=(NUM_RECYCLING_ITERATIONS if recycling is None else recycling) + 1,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    for line in lines:
+        print_line(line)
+    return 0 if all_fit else 1
+
+
+def _planned_model(options: PredictOptions) -> ModelConfig:
+    path = options.weights.model_config
+    return ModelConfig() if path is None else read_model_config(path)
+
+
+PARTS = Parts(read_inputs=_read_inputs, load_models=_load_models, print_plan=_print_plan)
+"""The parts of the command."""

@@ -1,0 +1,340 @@
+"""Predictor: load weights once, then predict chains; the Python interface of the package.
+
+The command uses the same class (command_parts.py).
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from openfold_opt.kernels.interface import KernelConfig, KernelSet, Precision
+from openfold_opt.kernels.select import build_kernel_set
+from openfold_opt.model.alphafold import AlphaFold
+from openfold_opt.model.batch import FeatureBatch
+from openfold_opt.model.config import ModelConfig
+from openfold_opt.model.published_weights import (
+    PublishedWeights,
+    build_model,
+    read_weights,
+    with_options,
+)
+from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.predict.chain_input import (
+    ChainInput,
+    FeatureSettings,
+    PreparedChain,
+)
+from openfold_opt.predict.command import choose_device
+from openfold_opt.predict.file_names import weights_names
+from openfold_opt.predict.forward import RowSink, predict_chain
+from openfold_opt.predict.inputs import prepare_chain, read_chains
+from openfold_opt.predict.memory_plan import MemoryPlan, plan_memory
+from openfold_opt.predict.models import TimedPrediction
+from openfold_opt.predict.predicted_chain import PredictedChain, RowArray
+from openfold_opt.predict.run_settings import RunSetting, WeightsFacts
+from openfold_opt.predict.scores import rank_predictions
+from openfold_opt.train.precision import low_precision_names, matmul_precision
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorSettings:
+    """How weights are read and chains are predicted."""
+
+    checkpoint: str | None = None
+    """Of a run directory: best, last, or the name of a folder; None: last."""
+    model_config: Path | None = None
+    """File with the sizes of the model; None: those of the run, else those of AlphaFold2."""
+    max_msa_clusters: int | None = None
+    """None, here and in the next two: the value of the weights."""
+    max_extra_msa: int | None = None
+    num_recycling_iterations: int | None = None
+    recycling_tolerance: float | None = None
+    """Stop when the RMS change of the CA-CA distances is below this many angstrom."""
+    seed: int = 0
+    use_templates: bool = True
+    max_template_date: str | None = None
+    """ISO date; None: today."""
+    excluded_templates: frozenset[str] = frozenset()
+    """PDB ids (1abc) or chains (1abc_A)."""
+
+
+class Predictor:
+    """One or several sets of weights, ready to predict chains.
+
+    The weights stay in host memory as float32; those that predict are on the device.
+    """
+
+    prepare = staticmethod(prepare_chain)
+
+    def __init__(
+        self,
+        weights: PathLike | Sequence[PathLike],
+        *,
+        device: str | torch.device = "auto",
+        dtype: str = "auto",
+        settings: PredictorSettings = PredictorSettings(),
+        dap: AxisGroup = AxisGroup.single("dap"),
+    ) -> None:
+        """Read and check the weights.
+
+        Args:
+            weights: one or several files or run directories.
+            device: "auto", "cpu", "cuda", or a device of PyTorch.
+            dtype: "auto" (bf16 on a GPU, fp32 on a CPU), "fp32" or "bf16".
+            settings: seed, recycling, templates and what the files do not say.
+            dap: the ranks that share a chain; all must make the same calls.
+
+        Raises:
+            ValueError: a file cannot be read, or has no weights of an AlphaFold2 model.
+        """
+        single = isinstance(weights, str | os.PathLike)
+        paths = tuple(Path(path) for path in ([weights] if single else weights))
+        self.names = weights_names(paths)
+        self.dap, self.settings = dap, settings
+        is_chosen = isinstance(device, torch.device)
+        self.device = device if is_chosen else choose_device(device, local_rank=dap.rank)
+        automatic = "bf16" if self.device.type == "cuda" else "fp32"
+        self.dtype = automatic if dtype == "auto" else dtype
+        self._weights = [_read(path, settings) for path in paths]
+        self._models = [_in_precision(build_model(x), self.dtype) for x in self._weights]
+        self._kernels = [self._build_kernels(weights.config) for weights in self._weights]
+        self._plans: dict[tuple[int, int], MemoryPlan] = {}
+        self._on_device: int | None = None
+
+    @property
+    def device_name(self) -> str:
+        """Model of the GPU, or cpu."""
+        is_gpu = self.device.type == "cuda"
+        return torch.cuda.get_device_name(self.device) if is_gpu else "cpu"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about the weights."""
+        without = [n for n, w in zip(self.names, self._weights) if not w.config.has_templates]
+        if not without or not self.settings.use_templates:
+            return ()
+        return (f"templates are not used by {', '.join(without)}: these weights have no templates",)
+
+    def predict(
+        self,
+        sequence: str,
+        *,
+        name: str = "query",
+        alignments: PathLike | Sequence[PathLike] = (),
+        template_structures: PathLike | None = None,
+        rank_by: str = "plddt",
+    ) -> PredictedChain:
+        """Predict one chain with every set of weights.
+
+        Args:
+            sequence: one-letter codes.
+            name: name of the chain, one word; alignments are searched by it.
+            alignments: a directory, or .a3m, .sto and .hhr files; without any, the sequence alone
+                is the MSA.
+            template_structures: directory of mmCIF files for the templates of .hhr files.
+            rank_by: "plddt" or "ptm".
+
+        Raises:
+            ValueError: the sequence or an alignment is wrong, or the chain does not fit.
+            FloatingPointError: an output is not finite.
+        """
+        single = isinstance(alignments, str | os.PathLike)
+        paths = [Path(path) for path in ([alignments] if single else alignments)]
+        templates = None if template_structures is None else Path(template_structures)
+        chain = _chain(name, sequence, alignments=paths, template_structures=templates)
+        predictions, matrices = {}, {}
+        prepared: dict[FeatureSettings, PreparedChain] = {}
+        for index, weights in enumerate(self.names):
+            plan = self.plan(chain, index)
+            if not plan.fits:
+                raise ValueError(f"{name}: {plan.refusal()}")
+            settings = self.feature_settings(index)
+            if settings not in prepared:
+                prepared[settings] = self.prepare(chain, settings)
+            batch = prepared[settings].features(self.device)
+            rows = RowArray() if self.has_pae(index) else None
+            predictions[weights] = self.predict_features(batch, index, plan=plan, pae_rows=rows)
+            matrices[weights] = None if rows is None else rows.matrix()
+        return PredictedChain(
+            chain=chain,
+            ranking=tuple(rank_predictions(predictions, by=rank_by)),
+            predictions=predictions,
+            pae_matrices=matrices,
+        )
+
+    def predict_features(
+        self,
+        batch: FeatureBatch,
+        index: int,
+        *,
+        plan: MemoryPlan,
+        pae_rows: RowSink | None = None,
+        distogram_rows: RowSink | None = None,
+        on_pass: Callable[[int, float | None], None] | None = None,
+    ) -> TimedPrediction:
+        """Predict one chain from its features with one set of weights."""
+        model = self._model(index)
+        self._synchronize()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        started = time.perf_counter()
+        with matmul_precision(self.dtype):
+            prediction = predict_chain(
+                model,
+                batch,
+                plan.prediction_plan(kernels=self._kernels[index], dap=self.dap),
+                num_recycling_iterations=self.num_passes(index) - 1,
+                recycling_tolerance=self.settings.recycling_tolerance,
+                pae_rows=pae_rows,
+                distogram_rows=distogram_rows,
+                on_pass=on_pass,
+            )
+        self._synchronize()
+        seconds = time.perf_counter() - started
+        return TimedPrediction(
+            prediction=prediction, seconds=seconds, peak_bytes=self._peak_bytes()
+        )
+
+    def has_pae(self, index: int) -> bool:
+        """Return whether a set of weights predicts aligned errors and a TM-score."""
+        return self._weights[index].config.auxiliary_heads.has_tm_score
+
+    def num_passes(self, index: int) -> int:
+        """Return the maximum number of passes: recycling iterations and the last one."""
+        return int(self._weights[index].settings["num_recycling_iterations"].value) + 1
+
+    def feature_settings(self, index: int) -> FeatureSettings:
+        """Return how features are made for a set of weights."""
+        weights, settings = self._weights[index], self.settings
+        sizes = {
+            name: int(weights.settings[name].value)
+            for name in (
+                "num_recycling_iterations",
+                "max_msa_clusters",
+                "max_extra_msa",
+                "max_templates",
+            )
+        }
+        return FeatureSettings(
+            **sizes,
+            seed=settings.seed,
+            use_templates=settings.use_templates and weights.config.has_templates,
+            max_template_date=settings.max_template_date or datetime.date.today().isoformat(),
+            excluded_templates=settings.excluded_templates,
+        )
+
+    def plan(self, chain: ChainInput, index: int) -> MemoryPlan:
+        """Return the memory plan of a chain. It depends on the length only, so it is kept."""
+        key = (len(chain.sequence), index)
+        if key not in self._plans:
+            self._plans[key] = self._plan(*key)
+        return self._plans[key]
+
+    def _plan(self, num_residues: int, index: int) -> MemoryPlan:
+        features = self.feature_settings(index)
+        return plan_memory(
+            config=self._weights[index].config,
+            num_residues=num_residues,
+            # The rows of the templates are part of the MSA representation.
+            max_msa_clusters=features.max_msa_clusters + features.num_template_slots,
+            max_extra_msa=features.max_extra_msa,
+            num_templates=features.num_template_slots,
+            num_passes=self.num_passes(index),
+            dtype=self.dtype,
+            device=self.device,
+            dap_size=self.dap.size,
+        )
+
+    def cost(self, chain: ChainInput) -> float:
+        """Return a number that is proportional to the expected time of a chain.
+
+        The work on pairs grows with the square of the length, triangles with its cube; at 3,000
+        residues both take the same time. The memory plan knows more, but takes a second.
+        """
+        num_residues = len(chain.sequence)
+        return num_residues**2 * (1.0 + num_residues / 3000.0)
+
+    def weights_facts(self) -> tuple[WeightsFacts, ...]:
+        """Return name, path, kind, SHA-256 and settings of every set of weights."""
+        return tuple(
+            WeightsFacts(
+                name=name,
+                path=str(weights.path),
+                kind=weights.kind,
+                sha256=weights.sha256,
+                settings={
+                    key: RunSetting(value=setting.value, origin=setting.origin)
+                    for key, setting in weights.settings.items()
+                },
+            )
+            for name, weights in zip(self.names, self._weights)
+        )
+
+    def _model(self, index: int) -> AlphaFold:
+        """Return a model on the device; at most one is there."""
+        if self.device.type == "cuda" and index != self._on_device:
+            if self._on_device is not None:
+                self._models[self._on_device].to("cpu")
+            self._models[index].to(self.device)
+        self._on_device = index
+        return self._models[index]
+
+    def _build_kernels(self, config: ModelConfig) -> KernelSet:
+        return build_kernel_set(
+            KernelConfig.all("auto"), self.device, config.kernel_shapes(), precision=self.dtype
+        )
+
+    def _synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _peak_bytes(self) -> int:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        # Linux reports ru_maxrss in KiB.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _chain(
+    name: str, sequence: str, *, alignments: Sequence[Path], template_structures: Path | None
+) -> ChainInput:
+    """Return the chain of a sequence. Raises ValueError if it cannot be predicted."""
+    with tempfile.TemporaryDirectory() as folder:
+        fasta = Path(folder) / "sequence.fasta"
+        fasta.write_text(f">{name}\n{sequence}\n", encoding="utf-8")
+        chains, failures = read_chains(
+            [fasta],
+            alignments=alignments,
+            template_structures=template_structures,
+            single_sequence=not alignments,
+        )
+    if failures:
+        raise ValueError(f"{failures[0].name}: {failures[0].message}")
+    return replace(chains[0], origin="a Python call")
+
+
+def _read(path: Path, settings: PredictorSettings) -> PublishedWeights:
+    """Read weights, and replace their settings by those that are given."""
+    weights = read_weights(path, model_config=settings.model_config, checkpoint=settings.checkpoint)
+    names = ("max_msa_clusters", "max_extra_msa", "num_recycling_iterations")
+    given = {name: getattr(settings, name) for name in names}
+    return replace(weights, settings=with_options(weights.settings, given))
+
+
+def _in_precision(model: AlphaFold, dtype: Precision) -> AlphaFold:
+    """Return the model with the parameters of its trunk in bfloat16, if that is the precision."""
+    parameters = dict(model.named_parameters())
+    for name in low_precision_names(model, dtype):
+        parameters[name].data = parameters[name].data.bfloat16()
+    return model

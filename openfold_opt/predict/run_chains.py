@@ -1,0 +1,335 @@
+"""Predict many chains, one after another, so that one that fails does not stop the others.
+
+Every rank of a group that shares chains (DAP) calls `run_chains` with the same jobs. The first rank
+of the group prepares features, and writes files and records.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from openfold_opt.loader.worker import Failure
+from openfold_opt.parallel.broadcast import broadcast_object
+from openfold_opt.parallel.heartbeat import SilentHeartbeat, is_lost_connection
+from openfold_opt.predict.chain_record import (
+    ChainFailure,
+    ChainRecord,
+    file_sizes,
+    write_record,
+)
+from openfold_opt.predict.feature_workers import FeatureJob, FeatureQueue, FeatureTask
+from openfold_opt.predict.models import (
+    ChainJob,
+    ChainOptions,
+    ChainPlan,
+    Models,
+    TimedPrediction,
+)
+from openfold_opt.predict.output_files import (
+    DISTOGRAM,
+    PAE,
+    ChainFiles,
+    is_full_disk,
+)
+from openfold_opt.predict.progress import ChainProgress
+from openfold_opt.predict.scores import line_of, model_scores, rank_predictions
+from openfold_opt.predict.structure_file import structure_text
+
+if TYPE_CHECKING:
+    from openfold_opt.predict.chain_input import FeatureSettings, PreparedChain
+    from openfold_opt.predict.forward import RowSink
+
+GIBIBYTE = 2**30
+
+
+class GroupError(RuntimeError):
+    """One rank of a group that shares a chain failed, so the group cannot go on together."""
+
+
+class FeatureError(ValueError):
+    """The features of a chain could not be prepared."""
+
+
+class PlanError(ValueError):
+    """A chain does not fit into the memory."""
+
+
+class ChainRunner:
+    """Predicts the chains of one group of ranks."""
+
+    def __init__(
+        self,
+        jobs: Sequence[ChainJob],
+        *,
+        models: Models,
+        folder: Path,
+        options: ChainOptions,
+        progress: ChainProgress,
+        heartbeat: SilentHeartbeat,
+        on_record: Callable[[], None],
+    ) -> None:
+        """Prepare the run.
+
+        Args:
+            jobs: the chains of this group, the longest first; the same on every rank of it.
+            models: weights, plans and forward.
+            folder: the output directory.
+            options: what is written.
+            progress: receives a line per chain on the first rank.
+            heartbeat: shows the progress to other ranks.
+            on_record: called on the first rank of the group after each record was written.
+        """
+        self._jobs, self._models = list(jobs), models
+        self._folder, self._options = folder, options
+        self._progress, self._heartbeat, self._on_record = progress, heartbeat, on_record
+        self._is_writer = models.dap.rank == 0
+        self._positions: dict[tuple[int, FeatureSettings], int] = {}
+        self.current: ChainJob | None = None
+        """The chain that is predicted now."""
+
+    def run(self) -> None:
+        """Predict all chains.
+
+        Raises:
+            OSError: the disk is full; finished chains stay.
+            GroupError: this rank failed while other ranks share the chain.
+        """
+        with FeatureQueue(self._feature_task(), num_workers=self._num_workers()) as queue:
+            for number, job in enumerate(self._jobs):
+                self.current = job
+                self._run_job(number, job, queue)
+        self.current = None
+
+    def record_failure(self, kind: str, message: str) -> None:
+        """Write the record of the current chain, if this rank writes and there is such a chain."""
+        if self.current is not None and self._is_writer:
+            self._write(self._failed(self.current, ChainFailure(kind=kind, message=message)))
+
+    def _run_job(self, number: int, job: ChainJob, queue: FeatureQueue) -> None:
+        files = ChainFiles(self._folder, job.stem, self._models.names)
+        self._heartbeat.set_status(activity=f"chain {job.chain.name}", step=number)
+        try:
+            record = self._predict(number, job, files, queue)
+        except (FloatingPointError, FeatureError, PlanError) as error:
+            # Every rank of the group has the same error.
+            record = self._failed(job, ChainFailure(kind=_kind(error), message=str(error)))
+        except Exception as error:
+            if is_full_disk(error):
+                raise
+            failure = self._describe(job, error)
+            if self._models.dap.size > 1:
+                self.record_failure(failure.kind, failure.message)
+                raise GroupError(f"{job.chain.name}: {failure.message}") from error
+            record = self._failed(job, failure)
+        finally:
+            files.discard()
+        if record.status == "failed":
+            self._free_memory()
+        if self._is_writer:
+            self._write(record)
+            self._progress.finished(line_of(record), has_result=record.status == "finished")
+
+    def _predict(
+        self, number: int, job: ChainJob, files: ChainFiles, queue: FeatureQueue
+    ) -> ChainRecord:
+        self._check_plans(job)
+        predictions: dict[str, TimedPrediction] = {}
+        feature_seconds, position, prepared, batch = 0.0, None, None, None
+        for index, name in enumerate(self._models.names):
+            needed = self._positions[number, self._models.feature_settings(index)]
+            if needed != position:
+                started = time.perf_counter()
+                # Free the previous features first: those of a deep alignment take gigabytes.
+                batch = None
+                prepared, position = self._prepared(queue, needed), needed
+                batch = prepared.features(self._models.device)
+                feature_seconds += time.perf_counter() - started
+            predictions[name] = self._models.predict_features(
+                batch,
+                index,
+                plan=self._plans_of(job)[index],
+                pae_rows=self._sink(files, index, PAE, job),
+                distogram_rows=self._sink(files, index, DISTOGRAM, job),
+                on_pass=self._report_passes(job, index),
+            )
+        record = self._finish(number, job, files, predictions)
+        return replace(
+            record,
+            warnings=(*record.warnings, *prepared.warnings),
+            num_alignment_rows=prepared.num_alignment_rows,
+            templates=tuple(prepared.templates),
+            feature_seconds=round(feature_seconds, 3),
+        )
+
+    def _check_plans(self, job: ChainJob) -> None:
+        num_residues, num_ranks = len(job.chain.sequence), self._models.dap.size
+        if num_ranks > num_residues:
+            raise PlanError(
+                f"{num_residues} residues cannot be shared between {num_ranks} ranks; start at "
+                f"most {num_residues} ranks per chain (--dap)"
+            )
+        for plan in self._plans_of(job):
+            if not plan.fits:
+                raise PlanError(plan.refusal())
+
+    def _finish(
+        self,
+        number: int,
+        job: ChainJob,
+        files: ChainFiles,
+        predictions: dict[str, TimedPrediction],
+    ) -> ChainRecord:
+        """Write the files of a chain on the first rank, and return its record."""
+        ranking = rank_predictions(predictions, by=self._options.rank_by)
+        names: list[dict[str, str]] = [{} for _ in ranking]
+        sizes = None
+        if self._is_writer:
+            structures = {
+                name: structure_text(
+                    job.chain.name,
+                    job.chain.sequence,
+                    positions=timed.prediction.positions,
+                    atom_mask=timed.prediction.atom_mask,
+                    plddt=timed.prediction.plddt,
+                )
+                for name, timed in predictions.items()
+            }
+            names = files.finish(ranking, structures)
+            every = {name for kinds in names for name in kinds.values()} | {files.best_structure}
+            sizes = file_sizes(self._folder, every)
+        models = tuple(
+            model_scores(name, predictions[name], rank=rank, files=kinds)
+            for rank, (name, kinds) in enumerate(zip(ranking, names), start=1)
+        )
+        return ChainRecord(
+            name=job.chain.name,
+            stem=job.stem,
+            sequence=job.chain.sequence,
+            run_id=self._options.run_id,
+            status="finished",
+            warnings=tuple(job.chain.warnings),
+            plan=self._plans_of(job)[0].as_json(),
+            structure=files.best_structure,
+            models=models,
+            file_bytes=sizes,
+        )
+
+    def _prepared(self, queue: FeatureQueue, position: int) -> PreparedChain:
+        """Return the features of a job in compact form, on every rank of the group."""
+        prepared = queue.get(position) if self._is_writer else None
+        prepared = broadcast_object(prepared, self._models.dap)
+        if isinstance(prepared, Failure):
+            raise FeatureError(prepared.reason.splitlines()[0])
+        return prepared
+
+    def _sink(self, files: ChainFiles, index: int, kind: str, job: ChainJob) -> RowSink | None:
+        """Return where the rows of a matrix go, or None if it is not requested.
+
+        All ranks of the group need a sink, because they send their rows to the first rank.
+        """
+        if kind == PAE:
+            is_requested = self._options.save_pae and self._models.has_pae(index)
+        else:
+            is_requested = self._options.save_distogram
+        if not is_requested:
+            return None
+        if not self._is_writer:
+            return _ignore_rows
+        name = self._models.names[index]
+        return files.row_file(name, kind, num_rows=len(job.chain.sequence))
+
+    def _report_passes(self, job: ChainJob, index: int) -> Callable[[int, float | None], None]:
+        """Return a function that reports the passes of a chain with one set of weights."""
+
+        def report(pass_index: int, _: float | None) -> None:
+            done = pass_index + 1
+            self._heartbeat.set_status(activity=f"chain {job.chain.name}, {done} passes done")
+            if self._is_writer:
+                self._progress.passed(job.chain.name, done, self._models.num_passes(index))
+
+        return report
+
+    def _plans_of(self, job: ChainJob) -> list[ChainPlan]:
+        return [self._models.plan(job.chain, index) for index in range(len(self._models.names))]
+
+    def _feature_task(self) -> FeatureTask:
+        """List the features to prepare: one job per chain and different settings.
+
+        Chains that do not fit get none. They are the first ones, because the longest is first.
+        """
+        jobs: list[FeatureJob] = []
+        has_fitted = False
+        for number, job in enumerate(self._jobs):
+            has_fitted = has_fitted or all(plan.fits for plan in self._plans_of(job))
+            if not has_fitted:
+                continue
+            for index in range(len(self._models.names)):
+                settings = self._models.feature_settings(index)
+                if (number, settings) not in self._positions:
+                    self._positions[number, settings] = len(jobs)
+                    jobs.append(FeatureJob(chain=job.chain, settings=settings))
+        return FeatureTask(jobs=tuple(jobs), prepare=self._models.prepare)
+
+    def _num_workers(self) -> int:
+        """Return 0 if there is nothing to prepare ahead, or if this rank prepares nothing."""
+        is_useful = self._is_writer and len(self._positions) > 1
+        return self._options.num_workers if is_useful else 0
+
+    def _failed(self, job: ChainJob, failure: ChainFailure) -> ChainRecord:
+        return ChainRecord(
+            name=job.chain.name,
+            stem=job.stem,
+            sequence=job.chain.sequence,
+            run_id=self._options.run_id,
+            status="failed",
+            warnings=tuple(job.chain.warnings),
+            plan=self._plans_of(job)[0].as_json(),
+            error=failure,
+        )
+
+    def _describe(self, job: ChainJob, error: Exception) -> ChainFailure:
+        if is_lost_connection(error):
+            reason = str(error).splitlines()[0]
+            return ChainFailure(kind="lost rank", message=f"another rank was lost: {reason}")
+        if not is_out_of_memory(error):
+            return ChainFailure(kind="other", message=f"{type(error).__name__}: {error}")
+        peak = max(plan.peak_bytes for plan in self._plans_of(job)) / GIBIBYTE
+        return ChainFailure(
+            kind="out of memory",
+            message=f"out of memory: the plan expected a peak of {peak:.2f} GiB "
+            f"({str(error).splitlines()[0]}); end other programs that use this memory, or share "
+            "the chain between more GPUs (torchrun --nproc-per-node P, --dap P)",
+        )
+
+    def _write(self, record: ChainRecord) -> None:
+        write_record(self._folder, record)
+        self._on_record()
+
+    def _free_memory(self) -> None:
+        gc.collect()
+        if self._models.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _ignore_rows(start: int, rows: np.ndarray) -> None:
+    """The sink of a rank that writes no files."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception is a failed allocation on a GPU or a CPU."""
+    is_allocator = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or is_allocator
+
+
+def _kind(error: Exception) -> str:
+    if isinstance(error, FloatingPointError):
+        return "not finite"
+    return "features" if isinstance(error, FeatureError) else "does not fit"

@@ -1,0 +1,317 @@
+"""The command: many chains, failures, reruns, directories of other runs."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import gemmi
+import numpy as np
+import pytest
+
+from tests.support.fake_prediction import fake_prediction, predict, write_fasta
+
+ROOT = Path(__file__).resolve().parents[2]
+LETTERS = "ARNDCQEGHILKMFPSTWYV"
+
+
+def sequence(number: int, length: int = 20) -> str:
+    return "".join(LETTERS[(number + i * i) % 20] for i in range(length))
+
+
+def ten_chains(bad: str = "WWNAN" + "A" * 15) -> dict[str, str]:
+    chains = {f"chain{number}": sequence(number, 16 + number) for number in range(10)}
+    return chains | {"chain4": bad}
+
+
+def times_of(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.cif")}
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """Predict a dict of sequences in tmp_path/out; return exit code, output and errors."""
+
+    def predict_chains(sequences, *options, weights=("w_ptm",)):
+        fasta = write_fasta(tmp_path / "in.fasta", sequences)
+        out = tmp_path / "out"
+        code = predict(fasta, "--weights", *weights, "--out", out, "--workers", 0, *options)
+        text = capsys.readouterr()
+        return code, text.out, text.err
+
+    return predict_chains
+
+
+def summary_of(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_one_chain_of_ten_fails_and_a_rerun_does_only_that_one(run, tmp_path):
+    code, text, _ = run(ten_chains())
+    out = tmp_path / "out"
+    assert code == 1
+    assert len(list(out.glob("*.cif"))) == 9 and not (out / "chain4.cif").exists()
+    assert "chain4: 20 residues, FAILED (not finite): positions are not finite" in text
+    assert "9 of 10 chains have a structure" in text and "1 failed: chain4" in text
+    summary = summary_of(out)
+    assert (summary["num_finished"], summary["num_failed"], summary["pending"]) == (9, 1, [])
+    assert [entry["name"] for entry in summary["chains"]] == [f"chain{i}" for i in range(10)]
+    assert summary["chains"][4]["error"]["kind"] == "not finite"
+    before = times_of(out)
+    code, text, _ = run(ten_chains(bad=sequence(4)))
+    assert code == 0 and "9 of 10 chains are finished; 1 chains to predict" in text
+    assert "[1/1] chain4" in text
+    after = times_of(out)
+    assert len(after) == 10 and {name: after[name] for name in before} == before
+    assert summary_of(out)["num_finished"] == 10
+    assert not list(out.glob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind", "message"),
+    [
+        ("WWOOMAAAAAA", "out of memory", "the plan expected a peak of 1.00 GiB"),
+        ("WWERRAAAAAA", "other", "RuntimeError: an unexpected error"),
+        ("A" * 101, "does not fit", "4 GPUs would do"),
+    ],
+)
+def test_kinds_of_failures(run, tmp_path, bad, kind, message):
+    code, text, _ = run({"bad": bad, "good": sequence(0)})
+    assert code == 1 and f"FAILED ({kind})" in text and message in text
+    entry = summary_of(tmp_path / "out")["chains"][0]
+    assert entry["error"]["kind"] == kind and entry["plan"] == {"peak_bytes": 2**30}
+    assert (tmp_path / "out" / "good.cif").exists()
+    assert not list((tmp_path / "out").glob("bad*.npy*"))
+
+
+def test_chains_whose_input_or_features_are_wrong(run, tmp_path):
+    code, text, _ = run({"a": "MK:TA", "broken": sequence(1), "c": sequence(2)})
+    assert code == 1
+    assert "FAILED (input): a: the sequence has a colon" in text
+    assert "FAILED (features): ValueError: the alignment of broken is cut short" in text
+    kinds = [entry["error"] and entry["error"]["kind"] for entry in summary_of_all(tmp_path)]
+    assert kinds == ["features", None, "input"]
+
+
+def summary_of_all(tmp_path: Path) -> list[dict]:
+    return summary_of(tmp_path / "out")["chains"]
+
+
+def test_an_input_without_any_usable_chain_is_refused(run):
+    code, _, error = run({"a": "MK:TA"})
+    assert code == 2 and "a: the sequence has a colon" in error
+
+
+def test_written_structure_and_scores(run, tmp_path):
+    run({"a|b": sequence(0)})
+    out = tmp_path / "out"
+    expected = fake_prediction(sequence(0), "w_ptm")
+    atoms = [atom for r in gemmi.read_structure(str(out / "a_b.cif"))[0]["A"] for atom in r]
+    assert len(atoms) == expected.atom_mask.sum()
+    pae = np.load(out / "a_b_pae.npy")
+    assert pae.shape == (20, 20) and pae.dtype == np.float16 and (pae == 12.25).all()
+    record = json.loads((out / "a_b.json").read_text())
+    assert len((out / "a_b.json").read_text().splitlines()) < 80
+    assert record["name"] == "a|b" and record["status"] == "finished"
+    assert record["warnings"] == ["from input", "from the features"]
+    assert record["templates"] == ["1abc_A"] and record["num_alignment_rows"] == 7
+    (model,) = record["models"]
+    assert model["plddt"] == pytest.approx(expected.plddt, abs=0.006)
+    assert model["mean_plddt"] == pytest.approx(expected.plddt.mean(), abs=1e-4)
+    assert model["ptm"] == pytest.approx(expected.ptm, abs=1e-4)
+    assert record["file_bytes"] == {
+        name: (out / name).stat().st_size for name in ("a_b.cif", "a_b_pae.npy")
+    }
+    summary = summary_of(out)
+    assert summary["schema_version"] == 1 and summary["settings"]["seed"]["origin"] == "default"
+    assert set(summary["versions"]) == {"python", "torch", "cuda", "openfold-opt"}
+    assert len(summary["weights"][0]["sha256"]) == 64
+
+
+@pytest.mark.parametrize("by", ["plddt", "ptm"])
+def test_several_weights_are_ranked(run, tmp_path, by):
+    names = ["v_ptm", "w_ptm", "x_ptm"]
+    run({"a": sequence(0)}, "--rank", by, weights=names)
+    predictions = {name: fake_prediction(sequence(0), name) for name in names}
+    score = {n: p.ptm if by == "ptm" else p.plddt.mean() for n, p in predictions.items()}
+    ranking = sorted(names, key=score.get, reverse=True)
+    entry = summary_of(tmp_path / "out")["chains"][0]
+    assert [model["weights"] for model in entry["models"]] == ranking
+    for rank, name in enumerate(ranking, start=1):
+        assert (tmp_path / "out" / f"a_rank_{rank}_{name}.cif").exists()
+    best = (tmp_path / "out" / f"a_rank_1_{ranking[0]}.cif").read_bytes()
+    assert (tmp_path / "out" / "a.cif").read_bytes() == best
+
+
+def test_weights_without_a_tm_head_are_named_once(run, tmp_path):
+    _, text, _ = run({"a": sequence(0), "b": sequence(1)}, weights=["w"])
+    assert text.count("no PAE and no pTM") == 1
+    assert summary_of(tmp_path / "out")["chains"][0]["models"][0]["ptm"] is None
+    assert not list((tmp_path / "out").glob("*.npy"))
+
+
+def test_matrices_are_written_on_request(run, tmp_path):
+    run({"a": sequence(0)}, "--no-save-pae", "--save-distogram")
+    assert [path.name for path in (tmp_path / "out").glob("*.npy")] == ["a_distogram.npy"]
+
+
+def test_a_directory_of_another_run_is_refused(run, tmp_path):
+    assert run({"a": sequence(0)})[0] == 0
+    before = times_of(tmp_path / "out")
+    code, _, error = run({"a": sequence(0)}, "--seed", 5)
+    assert code == 2 and "holds another run: seed was 0 and is 5" in error
+    code, _, error = run({"a": sequence(0)}, weights=["v_ptm"])
+    assert code == 2 and "SHA-256 of w_ptm" in error and "--overwrite" in error
+    assert times_of(tmp_path / "out") == before
+    assert run({"a": sequence(0)}, "--seed", 5, "--overwrite")[0] == 0
+    assert times_of(tmp_path / "out") != before
+
+
+def test_results_of_another_run_are_never_reused(run, tmp_path):
+    run({"a": sequence(0), "b": sequence(1)})
+    run({"a": sequence(0)}, "--seed", 5, "--overwrite")
+    assert [entry["name"] for entry in summary_of_all(tmp_path)] == ["a"]
+    before = times_of(tmp_path / "out")
+    assert run({"a": sequence(0), "b": sequence(1)}, "--seed", 5)[0] == 0
+    after = times_of(tmp_path / "out")
+    assert after["a.cif"] == before["a.cif"] and after["b.cif"] != before["b.cif"]
+
+
+def test_other_chains_of_the_same_run_stay_in_the_summary(run, tmp_path):
+    run({"a": sequence(0)})
+    run({"b": sequence(1)})
+    assert [entry["name"] for entry in summary_of_all(tmp_path)] == ["b", "a"]
+
+
+def test_a_chain_with_the_name_of_another_one_is_refused(run):
+    run({"a": sequence(0)})
+    code, _, error = run({"a": sequence(1)})
+    assert code == 2 and "differs from chain a" in error
+
+
+def test_files_that_no_run_wrote_are_not_replaced(run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.cif").write_text("mine")
+    code, _, error = run({"a": sequence(0)})
+    assert code == 2 and "a.cif exists and is not the result of a prediction" in error
+    assert (tmp_path / "out" / "a.cif").read_text() == "mine"
+
+
+def test_the_default_date_of_the_templates_is_that_of_the_first_run(run, tmp_path):
+    run(ten_chains())
+    path = tmp_path / "out" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["identity"]["max_template_date"] = "2020-05-14"
+    path.write_text(json.dumps(summary))
+    _, text, _ = run(ten_chains())
+    assert "max_template_date 2020-05-14 (run)" in text
+    code, _, error = run(ten_chains(), "--max-template-date", "2021-01-01")
+    assert code == 2 and "max_template_date was 2020-05-14 and is 2021-01-01" in error
+
+
+def test_a_missing_file_makes_a_chain_unfinished(run, tmp_path):
+    run({"a": sequence(0), "b": sequence(1)})
+    (tmp_path / "out" / "b_pae.npy").unlink()
+    _, text, _ = run({"a": sequence(0), "b": sequence(1)})
+    assert "[1/1] b:" in text and (tmp_path / "out" / "b_pae.npy").exists()
+
+
+def test_a_directory_in_use_is_refused(run, tmp_path):
+    # A lock of the same process would not conflict, so another process holds it.
+    program = (
+        "import sys, pathlib; from openfold_opt.predict.output_folder import OutputFolder\n"
+        f"folder = OutputFolder(pathlib.Path({str(tmp_path / 'out')!r}))\n"
+        "print('locked', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert holder.stdout.readline() == "locked\n"
+        code, _, error = run({"a": sequence(0)})
+        assert code == 2 and f"in use by another prediction (process {holder.pid}" in error
+    finally:
+        holder.communicate("")
+    assert run({"a": sequence(0)})[0] == 0
+
+
+@pytest.mark.parametrize("num_files_that_fit", [1, 2, 5])
+def test_a_full_disk_ends_the_run_without_half_written_files(
+    run, tmp_path, monkeypatch, num_files_that_fit
+):
+    written = []
+
+    def fsync(_):
+        written.append(1)
+        if len(written) > num_files_that_fit:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    chains = {"a": sequence(0), "b": sequence(1)}
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fsync)
+        code, _, error = run(chains)
+    out = tmp_path / "out"
+    assert code == 1 and "the disk is full" in error and "No space left on device" in error
+    assert not list(out.glob("*.tmp"))
+    assert run(chains)[0] == 0
+    assert len(list(out.glob("*.cif"))) == 2
+
+
+def start(fasta: Path, out: Path, *options: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "tests.support.fake_prediction", str(fasta)]
+    return subprocess.Popen(
+        [*command, "--weights", "w_ptm", "--out", str(out), *options],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+def test_a_killed_run_is_completed_by_a_rerun(run, tmp_path, number, code):
+    chains = ten_chains(bad="WWSLEEP" + "A" * 13)
+    fasta = write_fasta(tmp_path / "in.fasta", chains)
+    process = start(fasta, tmp_path / "out", "--workers", "1")
+    try:
+        for line in process.stdout:
+            if line == "sleeping\n":
+                break
+        process.send_signal(number)
+        _, error = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == code, error
+    out = tmp_path / "out"
+    if number != signal.SIGKILL:
+        assert not list(out.glob("*.tmp")) and "finished chains stay" in error
+    for name in ("chain4.cif", "chain4_pae.npy", "chain4.json"):
+        assert not (out / name).exists()
+    num_before = len(times_of(out))
+    assert 0 < num_before < 10
+    write_fasta(fasta, ten_chains(bad=sequence(4)))
+    assert run(ten_chains(bad=sequence(4)))[0] == 0
+    assert len(times_of(out)) == 10 and not list(out.glob("*.tmp"))
+    for path in out.glob("*.cif"):
+        gemmi.read_structure(str(path))
+
+
+@pytest.mark.parametrize("device", ["tpu", "h200"])
+def test_an_unknown_device_is_refused(run, device):
+    code, _, error = run({"a": sequence(0)}, "--device", device)
+    assert code == 2 and "expected auto, cpu or cuda" in error
+
+
+def test_more_ranks_per_chain_than_were_started_are_refused(run):
+    code, _, error = run({"a": sequence(0)}, "--dap", 4)
+    assert code == 2 and "torchrun --nproc-per-node 4" in error
