@@ -1,8 +1,8 @@
 """Measure a forward pass of OpenFold (aqlaboratory/openfold) for `perf predict`.
 
-    PYTHONPATH=CHECKOUT:PROJECT python openfold_forward.py SETTINGS
+    PYTHONPATH=CHECKOUT:PROJECT python -m benchmark.perf.subprocesses.openfold_forward SETTINGS
 
-The interpreter of `perf predict --openfold-python` runs this script with the checkout that
+The interpreter of `perf predict --openfold-python` runs this module with the checkout that
 --openfold names. It copies nothing from OpenFold, and of this project it imports only the
 measurement. SETTINGS is the JSON of ForwardSettings; its variant is "4", "tuned" or
 "unchunked". The model and its configuration are those of OpenFold's own inference, except the
@@ -17,7 +17,13 @@ import types
 import warnings
 
 import torch
-from forward_measurement import Features, ForwardSettings, Model, main
+
+from benchmark.perf.subprocesses.forward_measurement import (
+    Features,
+    ForwardSettings,
+    Model,
+    main,
+)
 
 PRESET = "model_1"
 """OpenFold's configuration for a model with templates and without a TM-score head."""

@@ -1,8 +1,8 @@
 """Measure a forward pass of the MLCommons reference for `perf predict`.
 
-    PYTHONPATH=CHECKOUT:PROJECT python reference_forward.py SETTINGS
+    PYTHONPATH=CHECKOUT:PROJECT python -m benchmark.perf.subprocesses.reference_forward SETTINGS
 
-The interpreter of `perf predict --reference-python` runs this script with the checkout of
+The interpreter of `perf predict --reference-python` runs this module with the checkout of
 mlcommons/hpc (folder openfold) that --reference names. It copies nothing from the reference, and of
 this project it imports only the measurement. SETTINGS is the JSON of ForwardSettings; there is one
 variant, as the reference evaluates without chunks.
@@ -11,9 +11,15 @@ variant, as the reference evaluates without chunks.
 import warnings
 
 import torch
-from forward_measurement import ForwardSettings, Model, main
-from reference_samples import make_dataclasses_hashable
-from reference_step import accept_newshape
+
+from benchmark.perf.subprocesses.forward_measurement import (
+    Features,
+    ForwardSettings,
+    Model,
+    main,
+)
+from benchmark.perf.subprocesses.reference_samples import make_dataclasses_hashable
+from benchmark.perf.subprocesses.reference_step import accept_newshape
 
 
 def build(settings: ForwardSettings) -> Model:
@@ -45,7 +51,7 @@ def build(settings: ForwardSettings) -> Model:
     return Model(run=run, prepare=lambda features: batch_of_one(features, settings.device))
 
 
-def batch_of_one(features, device):
+def batch_of_one(features: Features, device: str) -> Features:
     """Return the features on the device with a first dim of samples and a last dim of passes."""
     return {name: value.to(device)[None, ..., None] for name, value in features.items()}
 

@@ -88,7 +88,7 @@ def format_report(metrics: PredictMetrics) -> str:
     for length, sides in metrics.lengths.items():
         pair_bytes = int(length) ** 2 * _PAIR_CHANNELS * _element_bytes(metrics.precision)
         rows = [_row(length, name, side, pair_bytes) for name, side in sides.items()]
-        ratio = _ratio_row(length, sides)
+        ratio = _ratio_row(metrics, length)
         parts.append(table(rows + ([ratio] if ratio else []), header=_HEADER))
         reasons = [f"{name}: {side.not_run}" for name, side in sides.items() if side.not_run]
         tuning = [line for name, side in sides.items() if (line := _tuning_line(name, side))]
@@ -119,19 +119,25 @@ def _row(length: str, name: str, side: SideResults, pair_bytes: int) -> list[str
     ]
 
 
-def fastest_peer(sides: dict[str, SideResults]) -> str | None:
-    """Return the OpenFold setting with the lowest median time, None if none of them ran."""
+def fastest_peer(metrics: PredictMetrics, length: str) -> str | None:
+    """Return the OpenFold setting with the lowest median time, None if none of them ran.
+
+    With one thread on a CPU this is the CPU time, which equals the time on an idle machine.
+    """
+    by_cpu_time = metrics.device == "cpu" and metrics.threads == 1
     times = {
         name: stats.median
-        for name, side in sides.items()
-        if name in OPENFOLD_NAMES.values() and (stats := side.stats()) is not None
+        for name, side in metrics.lengths[length].items()
+        if name in OPENFOLD_NAMES.values()
+        and (stats := side.cpu_stats() if by_cpu_time else side.stats()) is not None
     }
     return min(times, key=lambda name: times[name], default=None)
 
 
-def _ratio_row(length: str, sides: dict[str, SideResults]) -> list[str] | None:
+def _ratio_row(metrics: PredictMetrics, length: str) -> list[str] | None:
     """Return the ratios of ours to the fastest setting of OpenFold."""
-    peer, ours = fastest_peer(sides), sides[OURS]
+    sides = metrics.lengths[length]
+    peer, ours = fastest_peer(metrics, length), sides[OURS]
     if peer is None or not ours.runs:
         return None
     other = sides[peer]
@@ -140,11 +146,14 @@ def _ratio_row(length: str, sides: dict[str, SideResults]) -> list[str] | None:
         for mine, their in ((ours.stats(), other.stats()), (ours.cpu_stats(), other.cpu_stats()))
         if mine is not None and their is not None
     ]
-    counted = ""
-    if ours.counted_bytes is not None and other.counted_bytes is not None:
-        counted = f"{ours.counted_bytes / other.counted_bytes:.2f}"
-    resident = f"{ours.resident_bytes / other.resident_bytes:.2f}"
+    counted = _ratio(ours.counted_bytes, other.counted_bytes)
+    resident = _ratio(ours.resident_bytes, other.resident_bytes)
     return [f"{length} {OURS} / {peer}", *ratios, counted, "", resident, "", ""]
+
+
+def _ratio(ours: int | None, theirs: int | None) -> str:
+    """Format a ratio of bytes; empty if they were not counted, or a short chain needed none."""
+    return "" if ours is None or not theirs else f"{ours / theirs:.2f}"
 
 
 def _tuning_line(name: str, side: SideResults) -> str | None:
@@ -164,12 +173,12 @@ def format_headline(metrics: PredictMetrics) -> str:
         if stats is None:
             continue
         text = f"{length} residues {stats.median:.2f} s"
-        peer = fastest_peer(sides)
+        peer = fastest_peer(metrics, length)
         other = None if peer is None else sides[peer].stats()
         if other is not None and peer is not None:
-            resident = ours.resident_bytes / sides[peer].resident_bytes
-            ratio = stats.ratio_to(other).median
-            text += f", {ratio:.2f} of {peer} in {resident:.2f} of its memory"
+            resident = _ratio(ours.resident_bytes, sides[peer].resident_bytes)
+            text += f", {stats.ratio_to(other).median:.2f} of {peer}"
+            text += f" with {resident} of its memory" if resident else ""
         parts.append(text)
     return f"{metrics.precision} on {metrics.device}: {'; '.join(parts)}"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ OPENFOLD_NAMES = {
 }
 """Chunk setting -> name."""
 
-_SCRIPTS = Path(__file__).resolve().parents[1] / "subprocesses"
+_PROBES = "benchmark.perf.subprocesses"
 _OPENFOLD_NEEDS = "openfold/model/model.py"
 _OPENFOLD_MODULES = "Bio, ml_collections, numpy, scipy, torch"
 
@@ -39,8 +38,10 @@ class Side:
 
     name: str
     variant: str
-    command: tuple[str, ...]
-    """The probe, without its settings."""
+    python: str
+    """Interpreter of the probe."""
+    probe: str
+    """Its module in benchmark.perf.subprocesses."""
     checkout: Path | None = None
     """Checkout of another project, in which the probe runs."""
     has_openfold_names: bool = False
@@ -60,10 +61,16 @@ class Side:
             weights=str(weights.openfold if self.has_openfold_names else weights.ours),
             untimed=max(settings.untimed, int(self.needs_untimed)),
         )
-        environment = dict(os.environ) if self.checkout is None else _environment(self.checkout)
-        environment["OMP_NUM_THREADS"] = str(settings.threads)
+        environment = None
+        if self.checkout is not None:
+            environment = _environment(self.checkout, threads=settings.threads)
         (run,) = run_process(
-            [*self.command, json.dumps(dataclasses.asdict(settings))],
+            [
+                self.python,
+                "-m",
+                f"{_PROBES}.{self.probe}",
+                json.dumps(dataclasses.asdict(settings)),
+            ],
             name=self.name,
             environment=environment,
             folder=self.checkout,
@@ -73,8 +80,7 @@ class Side:
 
 def our_side(kernels: str) -> Side:
     """Return our forward pass with an implementation of all operations."""
-    probe = "benchmark.perf.subprocesses.predict_probe"
-    return Side(name=OURS, variant=kernels, command=(sys.executable, "-m", probe))
+    return Side(name=OURS, variant=kernels, python=sys.executable, probe="predict_probe")
 
 
 def reference_side(reference: Reference) -> Side:
@@ -82,7 +88,8 @@ def reference_side(reference: Reference) -> Side:
     return Side(
         name=REFERENCE,
         variant="",
-        command=(reference.python, str(_SCRIPTS / "reference_forward.py")),
+        python=reference.python,
+        probe="reference_forward",
         checkout=reference.checkout,
     )
 
@@ -103,7 +110,8 @@ def openfold_sides(checkout: Path, python: str, variants: Sequence[str]) -> list
         Side(
             name=OPENFOLD_NAMES[variant],
             variant=variant,
-            command=(python, str(_SCRIPTS / "openfold_forward.py")),
+            python=python,
+            probe="openfold_forward",
             checkout=checkout.resolve(),
             has_openfold_names=True,
             needs_untimed=variant == "tuned",
@@ -112,9 +120,10 @@ def openfold_sides(checkout: Path, python: str, variants: Sequence[str]) -> list
     ]
 
 
-def _environment(checkout: Path) -> dict[str, str]:
+def _environment(checkout: Path, *, threads: int) -> dict[str, str]:
     """Return a minimal environment, without variables of this process."""
     return {
+        "OMP_NUM_THREADS": str(threads),
         "PYTHONPATH": f"{checkout}:{CHECKOUT}",
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "LC_ALL": "C.UTF-8",
