@@ -9,9 +9,10 @@ from benchmark.perf.subprocesses.forward_measurement import ForwardRun
 from benchmark.perf.tools.predict_case import CaseSizes
 from benchmark.perf.tools.predict_sides import OPENFOLD_NAMES, OURS
 from benchmark.perf.tools.timing_stats import TimingStats, table
+from openfold_opt.model.config import ModelConfig
 
 _MEBIBYTE = 2**20
-_PAIR_CHANNELS = 128
+_WIDTHS = ModelConfig()
 _HEADER = ("residues", "s", "CPU s", "counted, MiB", "U", "RSS, MiB", "difference", "load")
 _NOTES = """\
 s: median (lowest to highest) of {rounds} rounds in alternating processes; CPU s: median CPU time, \
@@ -86,20 +87,36 @@ def format_report(metrics: PredictMetrics) -> str:
         f"{metrics.kernels} kernels ({metrics.ran})"
     ]
     for length, sides in metrics.lengths.items():
-        pair_bytes = int(length) ** 2 * _PAIR_CHANNELS * _element_bytes(metrics.precision)
+        pair_bytes = int(length) ** 2 * _WIDTHS.c_z * _element_bytes(metrics.precision)
         rows = [_row(length, name, side, pair_bytes) for name, side in sides.items()]
         ratio = _ratio_row(metrics, length)
-        parts.append(table(rows + ([ratio] if ratio else []), header=_HEADER))
+        lines = [
+            table(rows + ([ratio] if ratio else []), header=_HEADER),
+            _sizes_line(int(length), sizes, _element_bytes(metrics.precision)),
+        ]
         reasons = [f"{name}: {side.not_run}" for name, side in sides.items() if side.not_run]
         tuning = [line for name, side in sides.items() if (line := _tuning_line(name, side))]
-        if reasons or tuning:
-            parts.append("\n".join(reasons + tuning))
+        parts.append("\n".join(lines + reasons + tuning))
     parts.append(_NOTES.format(rounds=metrics.rounds))
     return "\n\n".join(parts)
 
 
 def _element_bytes(precision: str) -> int:
     return {"fp32": 4, "bf16": 2}[precision]
+
+
+def _sizes_line(length: int, sizes: CaseSizes, element_bytes: int) -> str:
+    """Return a line with the bytes of the representations, which a program holds at least."""
+    rows = {
+        "pairs (U)": length * _WIDTHS.c_z,
+        "MSA": (sizes.clusters + sizes.templates) * _WIDTHS.c_m,
+        "extra MSA": sizes.extra_msa * _WIDTHS.c_e,
+    }
+    parts = [
+        f"{name} {length * elements * element_bytes / _MEBIBYTE:.1f} MiB"
+        for name, elements in rows.items()
+    ]
+    return f"{length} residues, one tensor: {', '.join(parts)}"
 
 
 def _row(length: str, name: str, side: SideResults, pair_bytes: int) -> list[str]:
