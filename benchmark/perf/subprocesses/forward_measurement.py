@@ -79,6 +79,8 @@ class ForwardRun:
     """Peak of the bytes of live tensors that the forward pass created; None: not counted."""
     load: float
     """Load average of the machine over the minute before the end of the forward pass."""
+    planned_bytes: int | None = None
+    """What the program expected to be counted; None: it has no memory plan."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,8 @@ class Model:
     `distogram` [N_res, N_res, ...]."""
     prepare: Callable[[Features], object]
     """Convert features to the argument of `run`."""
+    planned_bytes: Callable[[object], int | None] = lambda batch: None
+    """Returns the planned bytes of the tensors that `run` creates; None: there is no plan."""
 
 
 def main(build: Callable[[ForwardSettings], Model]) -> None:
@@ -153,6 +157,7 @@ def measure(model: Model, settings: ForwardSettings) -> tuple[ForwardRun, dict[s
         peak_bytes=_peak_resident_bytes(),
         counted_bytes=counted,
         load=os.getloadavg()[0],
+        planned_bytes=model.planned_bytes(batch),
     )
     if profiler is not None:
         sort_by = "self_cuda_time_total" if is_cuda else "self_cpu_time_total"
