@@ -120,7 +120,7 @@ def weights_from_names(table: Path) -> dict[str, Tensor]:
         try:
             name, shape = line.split("\t")
             weights[name] = torch.from_numpy(
-                _weight_from_name(name, tuple(int(size) for size in shape.split("x")))
+                weight_from_name(name, tuple(int(size) for size in shape.split("x")))
             )
         except ValueError as error:
             raise GoldenDirectoryError(
@@ -129,7 +129,7 @@ def weights_from_names(table: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _weight_from_name(name: str, shape: tuple[int, ...]) -> np.ndarray:
+def weight_from_name(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Return the float32 weight of a name by the rule in the README.md of the golden results."""
     generator = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
     normal = generator.standard_normal(shape, dtype=np.float32)

@@ -31,6 +31,10 @@ MEASUREMENTS = {
         "other seeds"
     ),
     "precision": "losses and gradients in bf16, with reference and fused kernels, against float32",
+    "predict": (
+        "time, memory and results of one forward pass, compared with OpenFold and the MLCommons "
+        "reference"
+    ),
     "resources": "registers, shared memory, stack and spills of all kernels; needs no GPU",
     "step": "time and peak memory of a training step on synthetic features",
     "tune": "time every kernel with other warps and stages, and write the tuning file of this GPU",
