@@ -43,6 +43,7 @@ from openfold_opt.predict.predicted_chain import PredictedChain, RowArray
 from openfold_opt.predict.run_settings import RunSetting, WeightsFacts
 from openfold_opt.predict.scores import rank_predictions
 from openfold_opt.train.precision import low_precision_names, matmul_precision
+from openfold_opt.train.process_memory import return_freed_memory
 
 PathLike = str | os.PathLike[str]
 
@@ -106,6 +107,8 @@ class Predictor:
         self.device = device if is_chosen else choose_device(device, local_rank=dap.rank)
         automatic = "bf16" if self.device.type == "cuda" else "fp32"
         self.dtype = automatic if dtype == "auto" else dtype
+        if self.device.type == "cpu":
+            return_freed_memory()
         self._weights = [_read(path, settings) for path in paths]
         self._models = [_in_precision(build_model(x), self.dtype) for x in self._weights]
         self._kernels = [self._build_kernels(weights.config) for weights in self._weights]

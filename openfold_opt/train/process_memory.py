@@ -1,4 +1,4 @@
-"""Memory management of the process during training: Python's garbage collector and glibc's heap."""
+"""Memory management of the process: Python's garbage collector and glibc's heap."""
 
 from __future__ import annotations
 
@@ -49,3 +49,14 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)) and bool(
         mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
     )
+
+
+def return_freed_memory() -> bool:
+    """Make the process return freed tensors to the operating system. Return whether it can.
+
+    glibc raises the size from which it does so whenever a larger block is freed. The freed blocks
+    of a prediction, which become smaller and larger with the chain, would stay in its heap.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    return bool(ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD))

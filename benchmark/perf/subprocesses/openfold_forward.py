@@ -88,7 +88,6 @@ def build(settings: ForwardSettings) -> Model:
             "positions": outputs["final_atom_positions"],
             "plddt": outputs["plddt"],
             "pair": outputs["pair"],
-            "distogram": outputs["distogram_logits"],
         }
 
     return Model(run=run, prepare=lambda features: with_passes(features, settings.device))

@@ -17,12 +17,15 @@ from benchmark.perf.subprocesses.forward_measurement import ForwardSettings, Mod
 from openfold_opt.kernels.interface import KernelConfig
 from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.model.alphafold import AlphaFold
+from openfold_opt.model.auxiliary_heads import predicted_lddt
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.config import ModelConfig
-from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.model.weights import load_weights
 from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.predict.forward import run_passes
+from openfold_opt.predict.memory_plan import plan_memory
 from openfold_opt.protein.features import FEATURES
+from openfold_opt.train.process_memory import return_freed_memory
 
 
 def model_sizes(*, blocks: int, extra_blocks: int) -> ModelConfig:
@@ -59,22 +62,35 @@ def build(settings: ForwardSettings) -> Model:
 def forward_pass(
     model: AlphaFold, sizes: ModelConfig, settings: ForwardSettings
 ) -> Callable[[FeatureBatch], Mapping[str, Tensor]]:
-    """Return the measured function: the forward pass of evaluation."""
+    """Return the measured function: the first pass of a prediction, in place and in blocks."""
     kernels = build_kernel_set(
         KernelConfig.all(settings.variant),
         settings.device,
         sizes.kernel_shapes(),
         precision=settings.precision,
     )
-    plan = ExecutionPlan(kernels=kernels, dap=AxisGroup.single("dap"))
+    if settings.device == "cpu":
+        return_freed_memory()
 
     def run(batch: FeatureBatch) -> Mapping[str, Tensor]:
-        outputs = model(batch, plan, num_recycling_iterations=0)
+        num_templates = batch.template_mask.shape[1]
+        plan = plan_memory(
+            config=sizes,
+            num_residues=batch.aatype.shape[1],
+            max_msa_clusters=batch.msa_feat.shape[2] + num_templates,
+            max_extra_msa=batch.extra_msa.shape[2],
+            num_templates=num_templates,
+            num_passes=1,
+            dtype=settings.precision,
+            device=torch.device(settings.device),
+            dap_size=1,
+        ).prediction_plan(kernels=kernels, dap=AxisGroup.single("dap"))
+        last = run_passes(model, batch, plan, num_recycling_iterations=0)
+        logits = model.auxiliary_heads.plddt(last.structure.states[:, -1], plan)
         return {
-            "positions": outputs.final_atom_positions[0],
-            "plddt": outputs.plddt[0],
-            "pair": outputs.pair[0],
-            "distogram": outputs.distogram_logits[0],
+            "positions": last.positions[0],
+            "plddt": predicted_lddt(logits)[0],
+            "pair": last.trunk.z[0],
         }
 
     return run
