@@ -47,7 +47,9 @@ class StepWork:
     """Work of the operators of a step on one rank."""
 
     flops: float = 0.0
-    """Operations of matrix products."""
+    """Operations of the matrix products of libraries."""
+    fused_flops: float = 0.0
+    """Operations of the matrix products inside fused operators."""
     num_bytes: float = 0.0
     """Bytes of inputs and results of all operators, each read or written once."""
     num_operators: float = 0.0
@@ -67,6 +69,9 @@ class PhaseStep:
     phase: Phase
     step: Step | None
     """None: between the steps."""
+
+    def __str__(self) -> str:
+        return f"{self.phase}, {self.step or 'between the steps'}"
 
 
 @dataclass(kw_only=True)
@@ -208,14 +213,15 @@ def _work_of(func: OpOverload, args: tuple, kwargs: dict, result: object) -> Ste
     )
     if is_view or func.overloadpacket in _ALLOCATIONS:
         return None
+    moved = sum(x.numel() * x.element_size() for x in (*inputs, *results))
+    work = StepWork(num_bytes=moved, num_operators=1)
     if func.namespace == FUSED_NAMESPACE:
         fused = FLOPS.get(func._schema.name.rpartition("::")[2])
-        flops = 0 if fused is None else fused(*args)
+        work.fused_flops = 0 if fused is None else fused(*args)
     else:
         formula = flop_registry.get(func.overloadpacket)
-        flops = 0 if formula is None else formula(*args, **kwargs, out_val=result)
-    moved = sum(x.numel() * x.element_size() for x in (*inputs, *results))
-    return StepWork(flops=flops, num_bytes=moved, num_operators=1)
+        work.flops = 0 if formula is None else formula(*args, **kwargs, out_val=result)
+    return work
 
 
 def _tensors(tree: object) -> list[Tensor]:
