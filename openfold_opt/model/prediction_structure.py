@@ -97,16 +97,14 @@ def predict_aligned_errors(
         sink: called on the first rank with rows of the expected errors, angstrom.
     """
     heads, axis = model.auxiliary_heads, plan.dap
-    max_bin, row_scores = heads.config.max_bin_aligned_error_angstrom, []
+    max_bin, row_scores = heads.config.max_bin_aligned_error_angstrom, mask.new_empty(z.shape[:2])
     for rows in plan.blocks("pair_heads", z.shape[1]):
         probabilities = torch.softmax(heads.tm(z[:, rows].float()), dim=-1)
         centers = aligned_error_centers(probabilities, max_bin)
-        row_scores.append(aligned_tm_scores(probabilities, mask, max_bin))
+        row_scores[:, rows] = aligned_tm_scores(probabilities, mask, max_bin)
         if sink is not None:
             _send_rows((probabilities * centers).sum(-1), rows, z.shape[1], axis, sink)
-    scores = gather(
-        torch.cat(row_scores, dim=1), axis, dim=1, length=mask.shape[1], what="row scores"
-    )
+    scores = gather(row_scores, axis, dim=1, length=mask.shape[1], what="row scores")
     return AlignedErrors(ptm=largest_tm_score(scores, mask), largest=float(centers[-1]))
 
 

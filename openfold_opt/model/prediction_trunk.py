@@ -89,7 +89,9 @@ def run_trunk(
     _run_stack(model.evoformer_stack, state, (mask, msa_mask), MAIN_MSA, plan)
     # The row of rank 0 is the first row of the MSA.
     first_rows = gather(state.m[:, :1], plan.dap, dim=1, length=plan.dap.size, what="first row")
-    first_row = first_rows[:, 0]
+    # A copy, because a view would keep the whole MSA in memory.
+    first_row = first_rows[:, 0].clone()
+    del first_rows
     return TrunkState(
         z=z,
         first_row=first_row.float(),
@@ -247,9 +249,8 @@ def _embed_pairs(
     def pair_rows(rows: slice) -> Tensor:
         return embed(rows, None) if z is None else z[:, rows].to(device)
 
-    blocks = plan.blocks("embed_pairs", own_beta.shape[1])
     if z is not None:
-        for rows in blocks:
+        for rows in plan.blocks("embed_pairs", own_beta.shape[1]):
             z[:, rows] = embed(rows, z[:, rows])
         if plan.offload_pairs:
             # No other reference to the tensor on the device is left.
@@ -268,7 +269,7 @@ def _embed_pairs(
         if is_stored
         else weight.new_empty(*mask[:, : own_beta.shape[1]].shape, mask.shape[1], len(weight))
     )
-    for rows in blocks:
+    for rows in plan.blocks("embed_pairs", own_beta.shape[1]):
         if running is not None:
             result[:, rows] = pair_rows(rows) + running.update(rows)
         elif not is_stored:

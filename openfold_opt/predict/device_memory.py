@@ -1,0 +1,91 @@
+"""Memory of the device that predicts and of its host."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from openfold_opt.kernels.chips import CHIPS, Chip, chip_named, find_chip
+
+FREE_SHARE = 0.03
+"""Fraction of the memory of a device that a plan leaves free."""
+CONTEXT_BYTES = 600 * 2**20
+"""Memory of a GPU that its driver and the libraries take (an assumption)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """A device and what a prediction may use of it."""
+
+    name: str
+    type: Literal["cpu", "cuda"]
+    usable_bytes: int
+    """Memory for weights and tensors; on a CPU shared by all ranks."""
+    host_bytes: int | None = None
+    """Available memory of the host; None if it is unknown."""
+    chip: Chip | None = None
+    """None for a CPU or a GPU that is not in kernels/chips.py."""
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether the device is a CPU."""
+        return self.type == "cpu"
+
+
+@cache
+def device_of(device: torch.device | str) -> Device:
+    """Return the memory of a device of this machine, or of a GPU by name ("h200").
+
+    The available memory is read at the first call.
+
+    Raises:
+        ValueError: there is no GPU of this name.
+    """
+    if isinstance(device, str) and device != "cpu" and not device.startswith("cuda"):
+        return _named(device)
+    device = torch.device(device)
+    if device.type == "cpu":
+        available = available_host_bytes()
+        return Device(
+            name="cpu",
+            type="cpu",
+            usable_bytes=int((1 - FREE_SHARE) * available),
+            host_bytes=available,
+        )
+    properties = torch.cuda.get_device_properties(device)
+    # Memory that PyTorch has reserved is available to the prediction, too.
+    available = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    return Device(
+        name=properties.name,
+        type="cuda",
+        usable_bytes=min(_usable(properties.total_memory), available),
+        host_bytes=available_host_bytes(),
+        chip=find_chip(properties.name),
+    )
+
+
+def _named(name: str) -> Device:
+    if name not in {chip.name for chip in CHIPS}:
+        known = ", ".join(chip.name for chip in CHIPS)
+        raise ValueError(f"unknown device {name!r}; expected cpu or one of the GPUs {known}")
+    chip = chip_named(name)
+    return Device(name=name, type="cuda", usable_bytes=_usable(chip.memory_bytes), chip=chip)
+
+
+def _usable(total_bytes: int) -> int:
+    return int((1 - FREE_SHARE) * total_bytes) - CONTEXT_BYTES
+
+
+def available_host_bytes() -> int:
+    """Return the memory of this machine that programs can still allocate."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    (kib,) = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+    return int(kib) * 1024

@@ -1,0 +1,263 @@
+"""Memory plan of a prediction: how it is divided so that it fits, and its peak by phase.
+
+A plan comes from the forward itself, which runs on device meta with small blocks and with the
+chosen ones (forward_trace.py). It needs no weights and no GPU, and never an out-of-memory error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+
+from openfold_opt.kernels.interface import KernelConfig, KernelSet
+from openfold_opt.model.alphafold import AlphaFold
+from openfold_opt.model.config import ModelConfig
+from openfold_opt.predict.block_sizes import BLOCK_BYTES, choose_rows, first_rows, halve_rows
+from openfold_opt.predict.device_memory import Device, device_of
+from openfold_opt.predict.expected_time import ExpectedTime, expected_time
+from openfold_opt.predict.forward_trace import ForwardTrace
+from openfold_opt.predict.plan_record import GIB, MAX_GPUS, MemoryPlan
+from openfold_opt.predict.traced_prediction import (
+    ChainSizes,
+    Division,
+    meta_kernels,
+    trace_prediction,
+    traced_model,
+)
+from openfold_opt.train.precision import Precision
+
+_PROCESS_BYTES = {"cpu": GIB // 2, "cuda": 3 * GIB}
+"""Host memory of a process without weights and features."""
+_MAX_TRIALS = 6
+_CHANNEL_GROUPS = (2, 4, 8)
+"""Numbers of groups of channels, from the fastest to the one that needs least memory."""
+
+
+def plan_memory(
+    *,
+    config: ModelConfig,
+    num_residues: int,
+    max_msa_clusters: int,
+    max_extra_msa: int,
+    num_templates: int,
+    num_passes: int,
+    dtype: Precision,
+    device: torch.device | str,
+    dap_size: int = 1,
+) -> MemoryPlan:
+    """Plan the prediction of a chain. Results are cached.
+
+    Args:
+        config: sizes of the model.
+        num_residues: length of the chain.
+        max_msa_clusters: rows of the MSA representation, those of the templates included.
+        max_extra_msa: rows of the extra MSA.
+        num_templates: number of templates.
+        num_passes: recycling iterations and the last pass.
+        dtype: "fp32" or "bf16".
+        device: of the model, or the name of a GPU of kernels/chips.py, or "cpu".
+        dap_size: number of ranks that share the chain.
+    """
+    templates = num_templates if config.has_templates else 0
+    sizes = ChainSizes(
+        num_residues=num_residues,
+        msa_rows=max(max_msa_clusters, templates + 1),
+        extra_rows=max_extra_msa,
+        num_templates=templates,
+        num_passes=num_passes,
+    )
+    return _plan(config, sizes, dtype, device_of(device), dap_size)
+
+
+def describe_plan(
+    lengths: Sequence[int],
+    *,
+    config: ModelConfig,
+    device: str,
+    dtype: Precision,
+    dap_size: int = 1,
+    max_msa_clusters: int = 512,
+    max_extra_msa: int = 1024,
+    num_templates: int = 0,
+    num_passes: int = 4,
+) -> tuple[list[str], bool]:
+    """Return lines about the plans of chains of some lengths, and whether all fit (--plan-only).
+
+    Arguments as plan_memory; it needs no weights and no GPU.
+    """
+    lines, all_fit = [], True
+    for length in lengths:
+        plan = plan_memory(
+            config=config,
+            num_residues=length,
+            max_msa_clusters=max_msa_clusters,
+            max_extra_msa=max_extra_msa,
+            num_templates=num_templates,
+            num_passes=num_passes,
+            dtype=dtype,
+            device=device,
+            dap_size=dap_size,
+        )
+        lines += plan.describe() if plan.fits else [f"does not fit: {plan.refusal()}"]
+        all_fit = all_fit and plan.fits
+    return lines, all_fit
+
+
+@lru_cache(maxsize=256)
+def _plan(
+    config: ModelConfig, sizes: ChainSizes, dtype: Precision, device: Device, dap_size: int
+) -> MemoryPlan:
+    return _planner(config, dtype, device).plan(sizes, dap_size)
+
+
+@lru_cache(maxsize=8)
+def _planner(config: ModelConfig, dtype: Precision, device: Device) -> _Planner:
+    model = traced_model(config, dtype)
+    kernels = KernelConfig.all("cpu" if device.is_cpu else "triton")
+    return _Planner(
+        config=config,
+        dtype=dtype,
+        device=device,
+        model=model,
+        kernels=meta_kernels(kernels, model),
+        weight_bytes=_weight_bytes(model, config),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Planner:
+    """Plans for one model on one kind of device."""
+
+    config: ModelConfig
+    dtype: Precision
+    device: Device
+    model: AlphaFold
+    kernels: KernelSet
+    weight_bytes: int
+
+    def plan(self, sizes: ChainSizes, dap_size: int) -> MemoryPlan:
+        """Return the plan of the first division that fits; else of the one that needs least."""
+        limit = self._limit(sizes, dap_size)
+        for division in self._divisions(sizes, dap_size):
+            small = self._trace(sizes, division)
+            if small.largest <= limit:
+                division, trace = self._with_large_blocks(sizes, division, small)
+                return self._result(sizes, division, trace)
+        return self._result(sizes, division, small)
+
+    def _fewest_gpus(self, sizes: ChainSizes) -> int:
+        """Return the smallest number of GPUs that suffices; more than MAX_GPUS if none does."""
+        fewest, enough = 1, MAX_GPUS + 1
+        # The memory of a rank falls with the number of ranks.
+        while fewest < enough:
+            middle = (fewest + enough) // 2
+            *_, division = self._divisions(sizes, middle)
+            if self._trace(sizes, division).largest <= self._limit(sizes, middle):
+                enough = middle
+            else:
+                fewest = middle + 1
+        return enough
+
+    def _limit(self, sizes: ChainSizes, dap_size: int) -> int:
+        """Return the memory of a rank for the forward."""
+        if self.device.is_cpu:
+            usable = self.device.usable_bytes // dap_size
+            return usable - self.weight_bytes - sizes.feature_bytes()
+        return self.device.usable_bytes - self.weight_bytes
+
+    def _divisions(self, sizes: ChainSizes, dap_size: int) -> Iterator[Division]:
+        """Yield divisions in small blocks, from the fastest to the one that needs least memory."""
+        rows = first_rows(sizes.num_residues, _element_bytes(self.dtype), self.device.type)
+        # The first pass has no pairs when the templates are processed.
+        can_offload = not self.device.is_cpu and sizes.num_templates > 0 and sizes.num_passes > 1
+        for offload in (False, True) if can_offload else (False,):
+            for groups in _CHANNEL_GROUPS if dap_size > 1 else _CHANNEL_GROUPS[:1]:
+                yield Division(
+                    block_rows=rows,
+                    channel_groups=groups,
+                    offload_pairs=offload,
+                    dap_size=dap_size,
+                )
+
+    def _with_large_blocks(
+        self, sizes: ChainSizes, division: Division, small: ForwardTrace
+    ) -> tuple[Division, ForwardTrace]:
+        """Return the division with blocks of a useful size that fit, and its trace."""
+        limit, rows = self._limit(sizes, division.dap_size), dict(division.block_rows)
+        twice = {step: 2 * count for step, count in rows.items()}
+        large = self._trace(sizes, replace(division, block_rows=twice))
+        chosen = choose_rows(
+            (rows, small),
+            (twice, large),
+            block_bytes=BLOCK_BYTES[self.device.type],
+            limit_bytes=limit,
+        )
+        for _ in range(_MAX_TRIALS):
+            larger = replace(division, block_rows=chosen)
+            trace = self._trace(sizes, larger, counts_work=not self.device.is_cpu)
+            if trace.largest <= limit:
+                return larger, trace
+            chosen = halve_rows(chosen, trace, limit_bytes=limit)
+        return division, small
+
+    def _trace(
+        self, sizes: ChainSizes, division: Division, *, counts_work: bool = False
+    ) -> ForwardTrace:
+        return trace_prediction(self.model, sizes, self.kernels, division, counts_work=counts_work)
+
+    def _result(self, sizes: ChainSizes, division: Division, trace: ForwardTrace) -> MemoryPlan:
+        features, dap_size = sizes.feature_bytes(), division.dap_size
+        element_bytes = _element_bytes(self.dtype)
+        pair_bytes = sizes.num_residues**2 * self.config.c_z * element_bytes
+        # The command keeps float32 weights on the host.
+        rank_bytes = features + 2 * self.weight_bytes + _PROCESS_BYTES[self.device.type]
+        if self.device.is_cpu:
+            rank_bytes += trace.largest
+        plan = MemoryPlan(
+            sizes=sizes,
+            device=self.device,
+            dtype=self.dtype,
+            division=division,
+            forward_bytes=trace.largest,
+            weight_bytes=self.weight_bytes,
+            feature_bytes=features,
+            host_bytes=dap_size * rank_bytes + (pair_bytes if division.offload_pairs else 0),
+            pair_bytes=pair_bytes,
+            phases={key: step.peak_bytes for key, step in trace.steps.items()},
+            expected=self._expected(sizes, division, trace),
+            fewest_gpus=None,
+        )
+        if plan.fits or self.device.is_cpu:
+            return plan
+        return replace(plan, fewest_gpus=self._fewest_gpus(sizes))
+
+    def _expected(
+        self, sizes: ChainSizes, division: Division, trace: ForwardTrace
+    ) -> ExpectedTime | None:
+        if self.device.is_cpu:
+            # The reference kernels have the same matrix products in fewer operators.
+            kernels = meta_kernels(KernelConfig.all("reference"), self.model)
+            trace = trace_prediction(self.model, sizes, kernels, division, counts_work=True)
+        return expected_time(trace.steps, self.config, sizes, self.device, self.dtype)
+
+
+def _weight_bytes(model: AlphaFold, config: ModelConfig) -> int:
+    """Return the bytes of the weights of the whole model; `model` has one block of each stack."""
+    stacks = {
+        model.extra_msa_stack: config.extra_msa_stack.num_blocks,
+        model.evoformer_stack: config.evoformer_stack.num_blocks,
+    }
+    if config.has_templates:
+        stacks[model.template_pair_stack] = config.template_pair_stack.num_blocks
+    total = sum(parameter.nbytes for parameter in model.parameters())
+    for stack, num_blocks in stacks.items():
+        block_bytes = sum(parameter.nbytes for parameter in stack.blocks.parameters())
+        total += (num_blocks - 1) * block_bytes
+    return total
+
+
+def _element_bytes(dtype: Precision) -> int:
+    return 2 if dtype == "bf16" else 4
