@@ -154,7 +154,7 @@ class StructureModule(nn.Module):
         Args:
             s: [batch, N_res, c_s]
             attend: computes invariant point attention from the pairs, which are sharded
-                (model/prediction_structure.py).
+                (predict/schedule/structure.py).
             aatype: [batch, N_res] int64
             plan: kernels.
         """

@@ -109,7 +109,7 @@ class TriangleMultiplication(nn.Module):
         )
 
     # The stages below are those of a prediction, which keeps the edges of one side only
-    # (model/prediction_triangles.py).
+    # (predict/schedule/triangles.py).
 
     def side_projection(self, side: Literal["a", "b"], *, with_gate: bool = False) -> LinearWeights:
         """Concatenate the parameters of one side, and of the gate of the update if with_gate."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from openfold_opt.model.prediction_plan import STEPS, Step
 from openfold_opt.predict.forward_trace import ForwardTrace
+from openfold_opt.predict.schedule.plan import STEPS, Step
 
 MIB = 2**20
 BLOCK_BYTES = {"cpu": 16 * MIB, "cuda": 2048 * MIB}

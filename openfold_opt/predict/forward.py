@@ -14,20 +14,21 @@ from torch import Tensor
 from openfold_opt.model.alphafold import AlphaFold, final_positions, pseudo_beta_positions
 from openfold_opt.model.auxiliary_heads import predicted_lddt
 from openfold_opt.model.batch import FeatureBatch
-from openfold_opt.model.prediction_plan import PredictionPlan
-from openfold_opt.model.prediction_structure import (
+from openfold_opt.model.structure_module import Structure
+from openfold_opt.predict.schedule.plan import PredictionPlan
+from openfold_opt.predict.schedule.structure import (
     AlignedErrors,
+    PairRowSink,
     predict_aligned_errors,
     predict_structure,
     send_distogram,
 )
-from openfold_opt.model.prediction_trunk import (
+from openfold_opt.predict.schedule.trunk import (
     PreviousPass,
     TrunkState,
     on_device,
     run_trunk,
 )
-from openfold_opt.model.structure_module import Structure
 from openfold_opt.protein.features import FEATURES
 from openfold_opt.protein.residue_constants import atom_order
 
@@ -85,7 +86,7 @@ def predict_chain(
     distogram_rows: RowSink | None = None,
     on_pass: Callable[[int, float | None], None] | None = None,
 ) -> Prediction:
-    """Predict the structure of one chain.
+    """Predict the structure of one chain; all ranks return the same prediction.
 
     Args:
         model: on the device, in evaluation mode; its trunk may be bfloat16.
@@ -100,9 +101,6 @@ def predict_chain(
         distogram_rows: receives the logits of the distogram: [n, N_res, num_bins].
         on_pass: called after each pass with its number, from 0, and the change in angstrom, which
             is None for the first pass.
-
-    Returns:
-        The same prediction on every rank.
 
     Raises:
         FloatingPointError: an output is not finite; the message names it.
@@ -125,7 +123,8 @@ def predict_chain(
     plddt = predicted_lddt(model.auxiliary_heads.plddt(last.structure.states[:, -1], plan))
     _check_finite("atom positions", last.positions[:, :length])
     _check_finite("pLDDT", plddt[:, :length])
-    errors = _send_pair_outputs(model, last, plan, length, pae_rows, distogram_rows)
+    sinks = tuple(_without_padding(sink, length) for sink in (pae_rows, distogram_rows))
+    errors = _send_pair_outputs(model, last, plan, sinks)
     return Prediction(
         positions=last.positions[0, :length].float().cpu().numpy(),
         atom_mask=last.residues.atom37_atom_exists[0, :length].cpu().numpy() > 0.5,
@@ -203,23 +202,13 @@ def _send_pair_outputs(
     model: AlphaFold,
     last: LastPass,
     plan: PredictionPlan,
-    length: int,
-    pae_rows: RowSink | None,
-    distogram_rows: RowSink | None,
+    sinks: tuple[PairRowSink | None, ...],
 ) -> AlignedErrors | None:
-    """Send rows of the pair outputs without padding, and return the predicted TM score."""
-
-    def without_padding(sink: RowSink) -> Callable[[int, Tensor], None]:
-        def send(start: int, rows: Tensor) -> None:
-            rows = rows[: max(length - start, 0), :length]
-            if len(rows):
-                sink(start, rows.float().cpu().numpy())
-
-        return send
-
+    """Send rows of aligned errors and distogram, and return the predicted TM score."""
     z, mask = last.trunk.z, last.residues.seq_mask
+    pae_rows, distogram_rows = sinks
     if distogram_rows is not None:
-        send_distogram(model, z, plan, without_padding(distogram_rows))
+        send_distogram(model, z, plan, distogram_rows)
     if not model.config.auxiliary_heads.has_tm_score:
         if pae_rows is not None:
             raise ValueError(
@@ -227,10 +216,22 @@ def _send_pair_outputs(
                 "that have one (pTM) or do not request them"
             )
         return None
-    sink = None if pae_rows is None else without_padding(pae_rows)
-    errors = predict_aligned_errors(model, z, mask, plan, sink)
+    errors = predict_aligned_errors(model, z, mask, plan, pae_rows)
     _check_finite("predicted TM score", errors.ptm)
     return errors
+
+
+def _without_padding(sink: RowSink | None, length: int) -> PairRowSink | None:
+    """Return a sink for tensors with padding, which it removes; None if there is no sink."""
+    if sink is None:
+        return None
+
+    def send(start: int, rows: Tensor) -> None:
+        rows = rows[: max(length - start, 0), :length]
+        if len(rows):
+            sink(start, rows.float().cpu().numpy())
+
+    return send
 
 
 def _distance_change(earlier: Tensor, later: Tensor, mask: Tensor, plan: PredictionPlan) -> float:

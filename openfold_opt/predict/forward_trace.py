@@ -20,7 +20,7 @@ from torch.utils.flop_counter import flop_registry
 
 from openfold_opt.kernels.operations import FLOPS
 from openfold_opt.kernels.workspace import FUSED_NAMESPACE, AllocationCounter
-from openfold_opt.model.prediction_plan import PredictionPlan, Step
+from openfold_opt.predict.schedule.plan import PredictionPlan, Step
 
 Phase = str
 """Part of a pass, as in PHASES."""

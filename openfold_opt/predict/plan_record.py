@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from openfold_opt.kernels.interface import KernelSet
-from openfold_opt.model.prediction_plan import PredictionPlan
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.predict.device_memory import Device
 from openfold_opt.predict.expected_time import ExpectedTime
 from openfold_opt.predict.forward_trace import Phase, PhaseStep
+from openfold_opt.predict.schedule.plan import PredictionPlan
 from openfold_opt.predict.traced_prediction import ChainSizes, Division
 from openfold_opt.train.precision import Precision
 

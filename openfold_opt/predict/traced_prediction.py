@@ -13,11 +13,11 @@ from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.config import ModelConfig
-from openfold_opt.model.prediction_plan import Step
-from openfold_opt.model.prediction_structure import predict_aligned_errors, send_distogram
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.predict.forward import run_passes
 from openfold_opt.predict.forward_trace import ForwardTrace, TracedPlan
+from openfold_opt.predict.schedule.plan import Step
+from openfold_opt.predict.schedule.structure import predict_aligned_errors, send_distogram
 from openfold_opt.protein.features import FEATURES
 from openfold_opt.train.precision import Precision, meta_model
 

@@ -14,8 +14,8 @@ from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.config import ModelConfig
 from openfold_opt.model.plan import ExecutionPlan
-from openfold_opt.model.prediction_plan import STEPS, PredictionPlan
 from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.predict.schedule.plan import STEPS, PredictionPlan
 from openfold_opt.train.synthetic_features import synthetic_sample
 from tests.support.tiny_model import tiny_model
 

@@ -24,9 +24,10 @@ def fused_attention(
     x: Tensor,
     projection: LinearWeights,
     output: LinearWeights,
-    sizes: tuple[int, float],
-    mask: Tensor,
-    bias: Tensor | None,
+    masks: tuple[Tensor, Tensor | None],
+    *,
+    num_heads: int,
+    mask_inf: float,
 ) -> Tensor:
     """Compute kernels.reference.self_attention without gradient.
 
@@ -34,14 +35,14 @@ def fused_attention(
         x: [batch, groups, N, c], normalized.
         projection: from c to 4 * num_heads * c_head channels.
         output: from num_heads * c_head to c channels.
-        sizes: num_heads, and the number subtracted from the logits of masked keys.
-        mask: [batch, groups, N]
-        bias: [batch, num_heads, N, N] or None.
+        masks: mask [batch, groups, N], and bias [batch, num_heads, N, N] or None.
+        num_heads: number of heads.
+        mask_inf: subtracted from the logits of masked keys.
 
     Returns:
         [batch, groups, N, c]
     """
-    num_heads, mask_inf = sizes
+    mask, bias = masks
     weight, length = projection.weight, x.shape[2]
     mask_offset = (mask_inf * (mask.float() - 1.0)).expand(x.shape[:3]).contiguous()
     result = x.new_empty(x.shape, dtype=output.weight.dtype)

@@ -51,7 +51,8 @@ def self_attention(
         not torch.is_grad_enabled()
         and len(projection.weight) // (4 * num_heads) in FUSED_HEAD_SIZES
     ):
-        return fused_attention(x, projection, output, (num_heads, mask_inf), mask, bias_tensor)
+        masks = (mask, bias_tensor)
+        return fused_attention(x, projection, output, masks, num_heads=num_heads, mask_inf=mask_inf)
     return _SelfAttention.apply(x, *projection, *output, mask, bias_tensor, (num_heads, mask_inf))
 
 

@@ -17,12 +17,17 @@ import torch
 from torch import Tensor
 
 from openfold_opt.kernels.interface import LinearWeights
-from openfold_opt.model.prediction_plan import PredictionPlan
-from openfold_opt.model.sharded_pairs import own_rows, pair_mask, put_columns, take_columns
 from openfold_opt.model.triangle_multiplication import TriangleMultiplication
 from openfold_opt.parallel.async_collective import AsyncCollective
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.collectives import start_gather, start_reduce_scatter
+from openfold_opt.predict.schedule.plan import PredictionPlan
+from openfold_opt.predict.schedule.sharded_pairs import (
+    own_rows,
+    pair_mask,
+    put_columns,
+    take_columns,
+)
 
 
 def multiply(module: TriangleMultiplication, z: Tensor, mask: Tensor, plan: PredictionPlan) -> None:

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from openfold_opt.model.batch import FeatureBatch
-from openfold_opt.model.prediction_plan import PredictionPlan
-from openfold_opt.model.prediction_schedule import apply_transition, attend_ending, attend_starting
-from openfold_opt.model.prediction_triangles import multiply
-from openfold_opt.model.sharded_pairs import own_rows
 from openfold_opt.model.template_pair_embedder import (
     TemplatePairEmbedder,
     TemplateResidues,
 )
 from openfold_opt.model.template_pair_stack import TemplatePairStack
 from openfold_opt.model.template_pointwise_attention import PointwiseAttention
+from openfold_opt.predict.schedule.blocks import apply_transition, attend_ending, attend_starting
+from openfold_opt.predict.schedule.plan import PredictionPlan
+from openfold_opt.predict.schedule.sharded_pairs import own_rows
+from openfold_opt.predict.schedule.triangles import multiply
 
 PairRows = Callable[[slice], Tensor]
 """Returns rows of the pair representation: [batch, n, N_res, c_z]."""

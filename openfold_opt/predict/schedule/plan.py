@@ -36,7 +36,7 @@ representation or of the MSA, or columns where a step works along columns."""
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionPlan(ExecutionPlan):
-    """Execution options of a prediction (model/prediction_schedule.py)."""
+    """Execution options of a prediction (predict/schedule/blocks.py)."""
 
     block_rows: Mapping[Step, int] = field(default_factory=dict)
     """Largest number of rows of a block of each step; a step that is absent is not divided."""

@@ -16,8 +16,8 @@ from torch import Tensor
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.evoformer_stack import MSAStack
-from openfold_opt.model.prediction_plan import PredictionPlan
-from openfold_opt.model.prediction_schedule import (
+from openfold_opt.parallel.collectives import gather
+from openfold_opt.predict.schedule.blocks import (
     EXTRA_MSA,
     MAIN_MSA,
     MSASteps,
@@ -25,9 +25,9 @@ from openfold_opt.model.prediction_schedule import (
     Representations,
     update_block,
 )
-from openfold_opt.model.prediction_templates import attend_to_templates
-from openfold_opt.model.sharded_pairs import own_rows
-from openfold_opt.parallel.collectives import gather
+from openfold_opt.predict.schedule.plan import PredictionPlan
+from openfold_opt.predict.schedule.sharded_pairs import own_rows
+from openfold_opt.predict.schedule.templates import attend_to_templates
 
 
 @dataclass(kw_only=True, eq=False)

@@ -15,12 +15,12 @@ from openfold_opt.model.auxiliary_heads import (
     aligned_tm_scores,
     largest_tm_score,
 )
-from openfold_opt.model.prediction_plan import PredictionPlan
-from openfold_opt.model.prediction_trunk import TrunkState
-from openfold_opt.model.sharded_pairs import take_columns
 from openfold_opt.model.structure_module import Structure, StructureModule
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.collectives import gather, row_to_col
+from openfold_opt.predict.schedule.plan import PredictionPlan
+from openfold_opt.predict.schedule.sharded_pairs import take_columns
+from openfold_opt.predict.schedule.trunk import TrunkState
 
 PairRowSink = Callable[[int, Tensor], None]
 """Receives the number of the first row, and rows [n, N_res, ..] of the first sample."""

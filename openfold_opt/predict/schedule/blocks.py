@@ -24,12 +24,17 @@ from torch import Tensor
 from openfold_opt.model.evoformer_block import MSABlock
 from openfold_opt.model.linear import LayerNorm, Linear
 from openfold_opt.model.outer_product_mean import OuterProductMean, outer_product_norm
-from openfold_opt.model.prediction_plan import PredictionPlan, Step
-from openfold_opt.model.prediction_triangles import multiply
-from openfold_opt.model.sharded_pairs import add_columns, own_rows, pair_mask, take_columns
 from openfold_opt.model.transition import Transition
 from openfold_opt.model.triangle_attention import TriangleAttentionStartingNode
 from openfold_opt.parallel.collectives import col_to_row, gather, row_to_col
+from openfold_opt.predict.schedule.plan import PredictionPlan, Step
+from openfold_opt.predict.schedule.sharded_pairs import (
+    add_columns,
+    own_rows,
+    pair_mask,
+    take_columns,
+)
+from openfold_opt.predict.schedule.triangles import multiply
 
 
 @dataclass(kw_only=True, eq=False)
