@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import platform
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, Literal, ParamSpec, TypeVar, get_args
+from typing import Literal, ParamSpec, TypeVar, get_args
 
 import torch
 
@@ -21,7 +21,7 @@ CompiledPart = Literal["structure_module", "losses", "embedders", "heads"]
 COMPILED_PARTS: tuple[CompiledPart, ...] = get_args(CompiledPart)
 """The parts that can be compiled; docs/graphs.md has the functions of each part."""
 
-Backend = str | Callable[..., Any]
+Backend = str | Callable[..., object]
 """Argument of torch.compile: a name, or a function that compiles a graph."""
 
 Parameters = ParamSpec("Parameters")
@@ -53,7 +53,7 @@ class CompiledParts:
         """Choose the parts. backend: compiles the traced functions."""
         self.parts = frozenset(parts)
         self._backend = backend
-        self._compiled: dict[Callable[..., Any], Callable[..., Any]] = {}
+        self._compiled: dict[Callable[..., object], Callable[..., object]] = {}
 
     def apply(
         self, part: CompiledPart, function: Callable[Parameters, Result]
@@ -80,7 +80,7 @@ def compile_for_processor(
     ATEN_CPU_CAPABILITY) would load code that computes only a part of the elements. The width passed
     here is part of the cache key.
     """
-    options: dict[str, Any] = {}
+    options: dict[str, object] = {}
     if platform.machine() == "x86_64":
         capability = torch.backends.cpu.get_cpu_capability()
         if capability in _VECTOR_BITS:
