@@ -117,9 +117,9 @@ def run_command(options: PredictOptions, *, prog: str, parts: Parts) -> int:
         print(f"{prog}: interrupted; {RESTART}", file=sys.stderr)
         return SIGNAL_EXIT_CODES + signal.SIGINT
     finally:
+        run.heartbeat.close()
         if run.folder is not None:
             run.folder.close()
-        run.heartbeat.close()
         context.close()
 
 
@@ -171,9 +171,8 @@ def _run(run: Run, prog: str) -> int:
         return _final_code(run) if run.context.world.rank == 0 and code == 0 else code
     except Exception as error:
         cause = error.__cause__ if isinstance(error, GroupError) else error
-        reason = run.heartbeat.explain() if is_lost_connection(cause) else None
-        if reason is not None:
-            _lost(run, str(reason))
+        if is_lost_connection(cause) and run.heartbeat.explain() is not None:
+            # The thread of the heartbeat has printed and recorded the reason.
             return LOST_RANK_EXIT_CODE
         run.heartbeat.report_failure(error)
         if not isinstance(error, GroupError) and not is_full_disk(error):

@@ -7,6 +7,7 @@ of the group prepares features, and writes files and records.
 from __future__ import annotations
 
 import gc
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -91,6 +92,7 @@ class ChainRunner:
         self._folder, self._options = folder, options
         self._progress, self._heartbeat, self._on_record = progress, heartbeat, on_record
         self._is_writer = models.dap.rank == 0
+        self._write_lock = threading.Lock()
         self._positions: dict[tuple[int, FeatureSettings], int] = {}
         self.current: ChainJob | None = None
         """The chain that is predicted now."""
@@ -310,8 +312,10 @@ class ChainRunner:
         )
 
     def _write(self, record: ChainRecord) -> None:
-        write_record(self._folder, record)
-        self._on_record()
+        # The thread that learns of a lost rank writes records too.
+        with self._write_lock:
+            write_record(self._folder, record)
+            self._on_record()
 
     def _free_memory(self) -> None:
         gc.collect()
