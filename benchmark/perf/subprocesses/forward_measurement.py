@@ -5,6 +5,7 @@ checkout of another project. Of this project, it needs only the counter of alloc
 """
 
 import contextlib
+import ctypes
 import dataclasses
 import gc
 import json
@@ -125,7 +126,7 @@ def measure(model: Model, settings: ForwardSettings) -> tuple[ForwardRun, dict[s
     model.run(model.prepare(read_features(settings.warm_up_features)))
     batch = model.prepare(read_features(settings.features))
     is_cuda = settings.device == "cuda"
-    gc.collect()
+    _release_freed_memory()
     base = _resident_bytes()
     untimed = []
     for _ in range(settings.untimed):
@@ -133,7 +134,7 @@ def measure(model: Model, settings: ForwardSettings) -> tuple[ForwardRun, dict[s
         model.run(batch)
         _wait(is_cuda)
         untimed.append(time.perf_counter() - started)
-    gc.collect()
+    _release_freed_memory()
     _reset_peaks(is_cuda)
     allocated = torch.cuda.memory_allocated() if is_cuda else 0
     with contextlib.ExitStack() as stack:
@@ -188,6 +189,14 @@ def _profiler(is_cuda: bool) -> profile:
 def _wait(is_cuda: bool) -> None:
     if is_cuda:
         torch.cuda.synchronize()
+
+
+def _release_freed_memory() -> None:
+    """Return freed memory to the operating system, so that later allocations are seen."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _reset_peaks(is_cuda: bool) -> None:
