@@ -173,7 +173,8 @@ def weights():
 
 def test_a_damaged_checkpoint(tiny, tmp_path, capsys):
     tiny()
-    assert "not a checkpoint" in refused_checkpoint(tmp_path, capsys, b"PK\x03\x04 cut off")
+    message = refused_checkpoint(tmp_path, capsys, b"PK\x03\x04 cut off")
+    assert "it was cut short or damaged, so fetch it again" in message
 
 
 def test_checkpoint_with_a_missing_tensor(tiny, tmp_path, capsys, weights):
