@@ -11,7 +11,8 @@ from __future__ import annotations
 import functools
 import platform
 from collections.abc import Callable, Collection, Iterable
-from typing import Literal, ParamSpec, TypeVar, get_args
+from types import MethodType
+from typing import Literal, ParamSpec, TypeVar, cast, get_args
 
 import torch
 
@@ -61,13 +62,15 @@ class CompiledParts:
         """Return a function or bound method of a part, compiled if the part is."""
         if part not in self.parts:
             return function
-        # All instances of a class share the compiled method.
-        method = getattr(function, "__func__", None)
-        key = function if method is None else method
-        if key not in self._compiled:
-            self._compiled[key] = _compile(key, self._backend)
-        compiled = self._compiled[key]
-        return compiled if method is None else functools.partial(compiled, function.__self__)
+        if isinstance(function, MethodType):
+            # All instances of a class share the compiled method.
+            return functools.partial(self._compiled_once(function.__func__), function.__self__)
+        return self._compiled_once(function)
+
+    def _compiled_once(self, function: Callable[..., Result]) -> Callable[..., Result]:
+        if function not in self._compiled:
+            self._compiled[function] = _compile(function, self._backend)
+        return cast(Callable[..., Result], self._compiled[function])
 
 
 def compile_for_processor(
@@ -80,7 +83,7 @@ def compile_for_processor(
     ATEN_CPU_CAPABILITY) would load code that computes only a part of the elements. The width passed
     here is part of the cache key.
     """
-    options: dict[str, object] = {}
+    options: dict[str, str | int | bool | Callable] = {}
     if platform.machine() == "x86_64":
         capability = torch.backends.cpu.get_cpu_capability()
         if capability in _VECTOR_BITS:

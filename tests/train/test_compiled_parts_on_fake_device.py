@@ -58,11 +58,11 @@ def run_step(device, part):
     return backend.num_operators, list(map(str, backend.crossings))
 
 
-def run_step_with_item(device):
-    """Return the crossings of compiled heads that read a value of a tensor."""
+def run_step_with_copies(device):
+    """Return the crossings of compiled heads that copy a tensor to the host and back."""
 
     def predict(self, sm_single, plan):
-        logits = self.plddt(sm_single * sm_single.sum().item(), plan)
+        logits = self.plddt(sm_single.cpu().to(sm_single.device), plan)
         return logits, logits.detach().sum(-1)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -82,5 +82,6 @@ def test_a_compiled_part_needs_no_host(process, part):
     assert num_operators > 0 and crossings == []
 
 
-def test_a_value_that_compiled_heads_read_is_found(process):
-    assert "aten::_local_scalar_dense" in " ".join(process.run(run_step_with_item))
+def test_copies_in_compiled_heads_are_found(process):
+    crossings = process.run(run_step_with_copies)
+    assert any("aten::_to_copy between host and device" in crossing for crossing in crossings)
