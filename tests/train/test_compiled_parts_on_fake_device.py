@@ -62,8 +62,8 @@ def run_step_with_copies(device):
     """Return the crossings of compiled heads that copy a tensor to the host and back."""
 
     def predict(self, sm_single, plan):
-        logits = self.plddt(sm_single.cpu().to(sm_single.device), plan)
-        return logits, logits.detach().sum(-1)
+        logits = self.plddt(sm_single, plan)
+        return logits, logits.detach().cpu().to(logits.device).sum(-1)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AuxiliaryHeads, "_predict_lddt", predict)
