@@ -150,16 +150,25 @@ class _Planner:
 
     def _fewest_gpus(self, sizes: ChainSizes) -> int:
         """Return the smallest number of GPUs that suffices; more than MAX_GPUS if none does."""
-        fewest, enough = 1, MAX_GPUS + 1
-        # The memory of a rank falls with the number of ranks.
-        while fewest < enough:
-            middle = (fewest + enough) // 2
-            *_, division = self._divisions(sizes, middle)
-            if self._trace(sizes, division).largest <= self._limit(sizes, middle):
+        # The memory of a rank falls with the number of ranks. Few GPUs are the common case.
+        enough = 1
+        while not self._fits_in_small_blocks(sizes, enough):
+            if enough >= MAX_GPUS:
+                return MAX_GPUS + 1
+            enough *= 2
+        too_few = enough // 2
+        while enough - too_few > 1:
+            middle = (too_few + enough) // 2
+            if self._fits_in_small_blocks(sizes, middle):
                 enough = middle
             else:
-                fewest = middle + 1
+                too_few = middle
         return enough
+
+    def _fits_in_small_blocks(self, sizes: ChainSizes, dap_size: int) -> bool:
+        """Return whether the division that needs least memory fits."""
+        *_, division = self._divisions(sizes, dap_size)
+        return self._trace(sizes, division).largest <= self._limit(sizes, dap_size)
 
     def _limit(self, sizes: ChainSizes, dap_size: int) -> int:
         """Return the memory of a rank for the forward."""
@@ -206,7 +215,15 @@ class _Planner:
     def _trace(
         self, sizes: ChainSizes, division: Division, *, counts_work: bool = False
     ) -> ForwardTrace:
-        return trace_prediction(self.model, sizes, self.kernels, division, counts_work=counts_work)
+        return trace_prediction(
+            self.model,
+            sizes,
+            self.kernels,
+            division,
+            # On a CPU, the features are in the memory of the device.
+            features_on="meta" if self.device.is_cpu else "cpu",
+            counts_work=counts_work,
+        )
 
     def _result(self, sizes: ChainSizes, division: Division, trace: ForwardTrace) -> MemoryPlan:
         features, dap_size = sizes.feature_bytes(), division.dap_size

@@ -53,7 +53,9 @@ class ChainSizes:
 
     def feature_bytes(self) -> int:
         """Return the bytes of all features."""
-        return sum(x.numel() * x.element_size() for x in vars(host_features(self)).values())
+        return sum(
+            x.numel() * x.element_size() for x in vars(empty_features(self, "meta")).values()
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +68,11 @@ class Division:
     dap_size: int = 1
 
 
-def host_features(sizes: ChainSizes) -> FeatureBatch:
-    """Return features on the CPU that take no memory: all elements of a tensor are one."""
+def empty_features(sizes: ChainSizes, device: str) -> FeatureBatch:
+    """Return features that take no memory, on device "meta" or "cpu".
+
+    On the CPU, all elements of a tensor are one. Their copies on device meta do take memory there.
+    """
     lengths: dict[str, int] = {
         "batch": 1,
         "num_passes": sizes.num_passes,
@@ -81,7 +86,10 @@ def host_features(sizes: ChainSizes) -> FeatureBatch:
         spec = FEATURES[name]
         dims = spec.leading_dims(batched=True) + spec.shape
         shape = [lengths[dim] if isinstance(dim, str) else dim for dim in dims]
-        return torch.ones((), dtype=getattr(torch, spec.dtype.name)).expand(shape)
+        dtype = getattr(torch, spec.dtype.name)
+        if device == "meta":
+            return torch.empty(shape, dtype=dtype, device=device)
+        return torch.ones((), dtype=dtype).expand(shape)
 
     return FeatureBatch.from_features({name: feature(name) for name in FEATURES})
 
@@ -112,6 +120,7 @@ def trace_prediction(
     kernels: KernelSet,
     division: Division,
     *,
+    features_on: str = "cpu",
     is_outline: bool = True,
     counts_work: bool = False,
 ) -> ForwardTrace:
@@ -122,6 +131,8 @@ def trace_prediction(
         sizes: of the chain. At most two passes and two templates run.
         kernels: from meta_kernels.
         division: blocks and number of ranks.
+        features_on: "cpu" if blocks of the features are copied to the device, "meta" if they are
+            on it.
         is_outline: whether to leave out blocks that allocate the same as others.
         counts_work: whether to count the work, too.
     """
@@ -133,7 +144,7 @@ def trace_prediction(
         # The number of rows that are not of templates remains.
         msa_rows=sizes.msa_rows - max(sizes.num_templates - NUM_TRACED_TEMPLATES, 0),
     )
-    batch, num_blocks = host_features(sizes), None
+    batch, num_blocks = empty_features(sizes, features_on), None
     if is_outline:
         num_blocks = 2 if division.dap_size == 1 else 3
     with ForwardTrace("meta", counts_work=counts_work) as trace:

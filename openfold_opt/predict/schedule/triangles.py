@@ -116,6 +116,8 @@ def _multiply_shards(
             else:
                 rows = z[:, block]
                 module.add_product(rows, product, module.gate(rows, plan), plan)
+        # The edges of the next group take the same memory.
+        del edges
 
 
 def _channel_groups(num_channels: int, num_groups: int) -> list[slice]:
