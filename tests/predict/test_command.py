@@ -288,7 +288,7 @@ def test_a_killed_run_is_completed_by_a_rerun(run, tmp_path, number, code):
             if line == "sleeping\n":
                 break
         process.send_signal(number)
-        _, error = process.communicate(timeout=30)
+        _, error = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == code, error
