@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,12 +89,12 @@ class ForwardRun:
 class Model:
     """A model that is ready to run."""
 
-    run: Callable[[object], Mapping[str, Tensor]]
+    run: Callable[[Any], Mapping[str, Tensor]]
     """Returns any of the results `positions` [N_res, 37, 3], `plddt` [N_res], and `pair` and
     `distogram` [N_res, N_res, ...]."""
-    prepare: Callable[[Features], object]
+    prepare: Callable[[Features], Any]
     """Convert features to the argument of `run`."""
-    planned_bytes: Callable[[object], int | None] = lambda batch: None
+    planned_bytes: Callable[[Any], int | None] = lambda batch: None
     """Returns the planned bytes of the tensors that `run` creates; None: there is no plan."""
 
 
