@@ -26,10 +26,10 @@ import attn_core_inplace_cuda
 import modelcif.model
 import torch
 from benchmark.perf.subprocesses.predict_probe import model_sizes
-from benchmark.perf.tools.predict_case import openfold_name
 from openfold_opt.model.alphafold import AlphaFold as Ours
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.plan import ExecutionPlan
+from openfold_opt.model.published_weights.openfold_names import openfold_name
 from openfold_opt.protein.features import FEATURES
 
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 from openfold_opt.kernels.workspace import AllocationCounter
 
 COMPARED_ROWS = 8
-"""Number of rows of pair representation that are compared."""
+"""Number of rows of pair representation and distogram that are compared."""
 
 _NUM_PROFILED = 8
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -88,12 +89,12 @@ class ForwardRun:
 class Model:
     """A model that is ready to run."""
 
-    run: Callable[[object], Mapping[str, Tensor]]
-    """Returns the results `positions` [N_res, 37, 3], `plddt` [N_res] and `pair` [N_res, N_res,
-    c_z]."""
-    prepare: Callable[[Features], object]
+    run: Callable[[Any], Mapping[str, Tensor]]
+    """Returns any of the results `positions` [N_res, 37, 3], `plddt` [N_res], and `pair` and
+    `distogram` [N_res, N_res, ...]."""
+    prepare: Callable[[Features], Any]
     """Convert features to the argument of `run`."""
-    planned_bytes: Callable[[object], int | None] = lambda batch: None
+    planned_bytes: Callable[[Any], int | None] = lambda batch: None
     """Returns the planned bytes of the tensors that `run` creates; None: there is no plan."""
 
 
@@ -176,7 +177,10 @@ def read_features(path: str) -> Features:
 def _sample(outputs: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     """Return the results as float32 arrays, and only the first rows of the large ones."""
     return {
-        name: (value[:COMPARED_ROWS] if name == "pair" else value).float().cpu().numpy()
+        name: (value[:COMPARED_ROWS] if name in ("pair", "distogram") else value)
+        .float()
+        .cpu()
+        .numpy()
         for name, value in outputs.items()
     }
 

@@ -17,6 +17,7 @@ import types
 import warnings
 
 import torch
+from torch import Tensor
 
 from benchmark.perf.subprocesses.forward_measurement import (
     Features,
@@ -41,7 +42,7 @@ TREE_PACKAGE = "tree"
 """dm-tree, which OpenFold imports for multimers only."""
 
 
-def provide_modules():
+def provide_modules() -> None:
     """Replace modules that are not installed and that a forward pass does not need.
 
     The softmax extension, which OpenFold compiles for GPUs, is replaced by PyTorch's softmax, also
@@ -54,7 +55,7 @@ def provide_modules():
         _add_module(SOFTMAX_EXTENSION).forward_ = softmax_in_place
 
 
-def softmax_in_place(logits, num_rows, num_columns):
+def softmax_in_place(logits: Tensor, num_rows: int, num_columns: int) -> None:
     """Replace logits by their softmax over the last dim, which has num_columns elements."""
     torch.softmax(logits, dim=-1, out=logits)
 
@@ -82,12 +83,13 @@ def build(settings: ForwardSettings) -> Model:
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[settings.precision]
     model = model.to(settings.device, dtype)
 
-    def run(batch):
+    def run(batch: Features) -> dict[str, Tensor]:
         outputs = model(dict(batch))
         return {
             "positions": outputs["final_atom_positions"],
             "plddt": outputs["plddt"],
             "pair": outputs["pair"],
+            "distogram": outputs["distogram_logits"],
         }
 
     return Model(run=run, prepare=lambda features: with_passes(features, settings.device))
@@ -98,14 +100,14 @@ def with_passes(features: Features, device: str) -> Features:
     return {name: value.to(device).unsqueeze(-1) for name, value in features.items()}
 
 
-def _is_installed(name):
+def _is_installed(name: str) -> bool:
     try:
         return name in sys.modules or importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:
         return False
 
 
-def _add_module(name):
+def _add_module(name: str) -> types.ModuleType:
     module = types.ModuleType(name)
     module.__spec__ = importlib.machinery.ModuleSpec(name, None)
     sys.modules[name] = module

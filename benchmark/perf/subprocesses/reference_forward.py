@@ -45,6 +45,7 @@ def build(settings: ForwardSettings) -> Model:
             "positions": outputs["final_atom_positions"][0],
             "plddt": outputs["plddt"][0],
             "pair": outputs["pair"][0],
+            "distogram": outputs["distogram_logits"][0],
         }
 
     return Model(run=run, prepare=lambda features: batch_of_one(features, settings.device))

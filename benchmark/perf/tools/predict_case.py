@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,27 +12,12 @@ from torch import Tensor
 from benchmark.parity.golden_directory import weight_from_name
 from benchmark.perf.subprocesses.predict_probe import model_sizes
 from openfold_opt.model.alphafold import AlphaFold
+from openfold_opt.model.published_weights.openfold_names import openfold_name
 from openfold_opt.protein.features import FEATURES
 from openfold_opt.train.synthetic_features import synthetic_sample
 
 WARM_UP_LENGTH = 16
 """Residues of the chain that a process predicts before the measured one."""
-
-_PREFIXES = {
-    "template_angle_embedder.": "template_embedder.template_single_embedder.",
-    "template_pair_embedder.": "template_embedder.template_pair_embedder.",
-    "template_pair_stack.": "template_embedder.template_pair_stack.",
-    "template_pointwise_attention.": "template_embedder.template_pointwise_att.",
-    "evoformer_stack.": "evoformer.",
-    "auxiliary_heads.": "aux_heads.",
-}
-_PARTS = (
-    (r"\.core\.(msa_transition|outer_product_mean)\.", r".\1."),
-    (r"\.core\.", ".pair_stack."),
-    (r"^(evoformer\..*\.msa_att_col)\.", r"\1._msa_att."),
-    (r"^(structure_module\.transition)\.linear_", r"\1.layers.0.linear_"),
-    (r"\.ipa\.(linear_(?:q|kv)_points)\.", r".ipa.\1.linear."),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,17 +55,6 @@ def write_weights(sizes: CaseSizes, folder: Path) -> WeightFiles:
     torch.save(weights, files.ours)
     torch.save({openfold_name(name): value for name, value in weights.items()}, files.openfold)
     return files
-
-
-def openfold_name(name: str) -> str:
-    """Return OpenFold's name of one of our parameters."""
-    for ours, theirs in _PREFIXES.items():
-        if name.startswith(ours):
-            name = theirs + name.removeprefix(ours)
-            break
-    for pattern, replacement in _PARTS:
-        name = re.sub(pattern, replacement, name)
-    return name
 
 
 def write_features(length: int, sizes: CaseSizes, file: Path) -> None:

@@ -30,7 +30,7 @@ which other processes change less
 counted: peak of live tensors created in the forward pass; U: the same in pair tensors of this \
 length; plan: bytes that the memory plan of ours expected
 RSS: peak resident set above the base right before the forward pass, highest of all rounds
-difference: from our results, the largest of positions, pLDDT and pair representation, norm-wise; \
+difference: from our results, the largest of positions, pLDDT, pair and distogram, norm-wise; \
 load: highest load average"""
 
 

@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import os
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,11 +21,9 @@ from benchmark.perf.subprocesses.openfold_forward import softmax_in_place
 from benchmark.perf.subprocesses.reference_forward import batch_of_one
 from benchmark.perf.tools import predict_sides
 from benchmark.perf.tools.perf_record import from_json
-from benchmark.perf.tools.predict_case import CaseSizes, openfold_name
+from benchmark.perf.tools.predict_case import CaseSizes
 from benchmark.perf.tools.predict_report import PredictMetrics, SideResults
-from openfold_opt.model.alphafold import AlphaFold
 from tests.support.fake_openfold import write_fake_openfold
-from tests.support.tiny_model import tiny_model
 
 MEBIBYTE = 2**20
 OPTIONS = [
@@ -78,7 +74,7 @@ def test_openfold_gets_the_same_weights_and_features(command):
     sides = metrics.lengths["18"]
     assert sides["ours"].runs[0].seconds > 0 and not sides["ours"].differences
     differences = sides["OpenFold chunk 4"].differences
-    assert set(differences) == {"positions", "plddt", "pair"}
+    assert set(differences) == {"positions", "plddt"}
     assert 0 <= max(differences.values()) < 1e-5
 
 
@@ -176,19 +172,6 @@ def test_the_softmax_is_in_place():
 def test_the_reference_gets_dims_of_samples_and_passes():
     batch = batch_of_one({"aatype": torch.zeros(9), "msa_feat": torch.zeros(2, 9, 49)}, "cpu")
     assert [tuple(value.shape) for value in batch.values()] == [(1, 9, 1), (1, 2, 9, 49, 1)]
-
-
-@pytest.mark.skipif("OPENFOLD_SHARED" not in os.environ, reason="OPENFOLD_SHARED is not set")
-def test_weights_have_openfolds_names():
-    path = Path(os.environ["OPENFOLD_SHARED"], "golden/weights/model_1_ptm_tiny_openfold.pt")
-    theirs = torch.load(path, weights_only=True)
-    model = AlphaFold(tiny_model(), seed=None)
-    ours = {openfold_name(name) for name in model.state_dict()}
-
-    def blocks(names):
-        return {".".join("#" if x.isdigit() else x for x in name.split(".")) for name in names}
-
-    assert blocks(ours) == blocks(theirs)
 
 
 def side(seconds, *, peak, counted=None, planned=None, differences=None):
