@@ -263,16 +263,15 @@ class _Planner:
 
 def _weight_bytes(model: AlphaFold, config: ModelConfig) -> int:
     """Return the bytes of the weights of the whole model; `model` has one block of each stack."""
-    stacks = {
-        model.extra_msa_stack: config.extra_msa_stack.num_blocks,
-        model.evoformer_stack: config.evoformer_stack.num_blocks,
-    }
+    stacks = [
+        (model.extra_msa_stack.blocks, config.extra_msa_stack.num_blocks),
+        (model.evoformer_stack.blocks, config.evoformer_stack.num_blocks),
+    ]
     if config.has_templates:
-        stacks[model.template_pair_stack] = config.template_pair_stack.num_blocks
+        stacks.append((model.template_pair_stack.blocks, config.template_pair_stack.num_blocks))
     total = sum(parameter.nbytes for parameter in model.parameters())
-    for stack, num_blocks in stacks.items():
-        block_bytes = sum(parameter.nbytes for parameter in stack.blocks.parameters())
-        total += (num_blocks - 1) * block_bytes
+    for blocks, num_blocks in stacks:
+        total += (num_blocks - 1) * sum(parameter.nbytes for parameter in blocks.parameters())
     return total
 
 
