@@ -20,15 +20,14 @@ def template_warnings(chain: ChainInput, settings: FeatureSettings) -> tuple[str
     """Return why a chain goes without the templates that were given. No file is read."""
     if chain.data_dir is not None:
         return ()
-    is_given = bool(chain.hits_paths) and chain.template_structures is not None
-    if settings.num_template_slots == 0:
-        text = "these weights use no templates; the template structures are ignored"
-        return (text,) if is_given else ()
     if chain.hits_paths and chain.template_structures is None:
         return (
             f"the template hits in {chain.hits_paths[0]} are not used, because no folder of "
             "template structures is given",
         )
+    if settings.num_template_slots == 0:
+        text = "these weights use no templates; the template structures are ignored"
+        return (text,) if chain.hits_paths else ()
     if chain.template_structures is not None and not chain.hits_paths:
         return (
             "template structures are given, but the chain has no .hhr file of template hits; it "
