@@ -8,7 +8,10 @@ import torch
 
 from benchmark.parity.golden_directory import load_golden_directory
 from openfold_opt.model.alphafold import AlphaFold
+from openfold_opt.model.published_weights import build_model, read_weights, write_weights
+from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.predict.forward import pad_residues, predict_chain, run_passes
+from openfold_opt.predict.memory_plan import plan_memory
 from tests.support.prediction import (
     evaluation_outputs,
     prediction_plan,
@@ -56,13 +59,29 @@ def test_golden_outputs(shared, name, rows, kernels):
 
 
 @pytest.mark.compiler
-def test_golden_outputs_at_the_sizes_of_the_benchmark(shared):
+def test_golden_outputs_at_the_sizes_of_the_benchmark(shared, tmp_path):
+    """Weights from a file, and the memory plan of the chain."""
     golden = load_golden_directory(shared / "golden" / "model_full")
+    file = tmp_path / "weights.pt"
+    with file.open("wb") as stream:
+        write_weights(stream, golden.weights, golden.model_config, form="openfold")
+    weights = read_weights(file)
+    batch, num_templates = golden.batch, golden.batch.template_mask.shape[1]
+    memory = plan_memory(
+        config=weights.config,
+        num_residues=batch.aatype.shape[1],
+        max_msa_clusters=batch.msa_feat.shape[2] + num_templates,
+        max_extra_msa=batch.extra_msa.shape[2],
+        num_templates=num_templates,
+        num_passes=batch.num_passes,
+        dtype="fp32",
+        device="cpu",
+    )
+    plan = memory.prediction_plan(
+        kernels=prediction_plan(kernels="cpu").kernels, dap=AxisGroup.single("dap")
+    )
     last = run_passes(
-        load_model(golden),
-        golden.batch,
-        prediction_plan(kernels="cpu", rows=16),
-        num_recycling_iterations=golden.batch.num_passes - 1,
+        build_model(weights), batch, plan, num_recycling_iterations=batch.num_passes - 1
     )
     assert_golden(golden, last)
 
