@@ -29,7 +29,7 @@ class Device:
     host_bytes: int | None = None
     """Available memory of the host; None if it is unknown."""
     chip: Chip | None = None
-    """None for a CPU or a GPU that is not in kernels/chips.py."""
+    """None for the CPU or a GPU that is not in kernels/chips.py."""
 
     @property
     def is_cpu(self) -> bool:
