@@ -195,13 +195,15 @@ class _Planner:
         self, sizes: ChainSizes, division: Division, small: ForwardTrace
     ) -> tuple[Division, ForwardTrace]:
         """Return the division with blocks of a useful size that fit, and its trace."""
-        limit, rows = self._limit(sizes, division.dap_size), dict(division.block_rows)
+        dap_size, rows = division.dap_size, dict(division.block_rows)
+        limit = self._limit(sizes, dap_size)
         twice = {step: 2 * count for step, count in rows.items()}
         large = self._trace(sizes, replace(division, block_rows=twice))
         chosen = choose_rows(
             (rows, small),
             (twice, large),
-            block_bytes=BLOCK_BYTES[self.device.type],
+            # Ranks on a CPU share its caches and its memory.
+            block_bytes=BLOCK_BYTES[self.device.type] // (dap_size if self.device.is_cpu else 1),
             limit_bytes=limit,
         )
         for _ in range(_MAX_TRIALS):

@@ -135,18 +135,21 @@ def test_outline_counts_the_work_of_all_blocks():
 
 
 def test_four_ranks_hold_less_than_a_quarter_of_the_pairs_each():
+    # Fewer rows than residues / 8.
+    plan = planned(384, max_msa_clusters=40, max_extra_msa=40, dap_size=4)
+    assert plan.forward_bytes <= 0.75 * plan.pair_bytes + msa_bytes(plan.sizes) / 4
     model = traced_model(FULL, "fp32")
-    kernels = meta_kernels(KernelConfig.all("triton"), model)
-    n, rows = 384, 40
-    sizes = ChainSizes(
-        num_residues=n, msa_rows=rows, extra_rows=rows, num_templates=0, num_passes=2
+    trace = trace_prediction(
+        model,
+        plan.sizes,
+        meta_kernels(KernelConfig.all("cpu"), model),
+        plan.division,
+        features_on="meta",
+        is_outline=False,
     )
-    division = Division(block_rows=dict.fromkeys(STEPS, 4), dap_size=4)
-    trace = trace_prediction(model, sizes, kernels, division, features_on="meta")
-    pairs = 4 * 128 * n * n
-    assert trace.largest <= 0.75 * pairs + msa_bytes(sizes) / 4 + CONSTANT / 4
+    assert trace.largest == pytest.approx(plan.forward_bytes, rel=0.01)
     # The shard of the pairs has exactly this size.
-    assert trace.largest_storage == pairs // 4
+    assert trace.largest_storage == plan.pair_bytes // 4
 
 
 @pytest.mark.parametrize(
