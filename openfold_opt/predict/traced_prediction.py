@@ -136,14 +136,7 @@ def trace_prediction(
         is_outline: whether to leave out blocks that allocate the same as others.
         counts_work: whether to count the work, too.
     """
-    sizes = sizes.padded(division.dap_size)
-    sizes = replace(
-        sizes,
-        num_passes=min(sizes.num_passes, 2),
-        num_templates=min(sizes.num_templates, NUM_TRACED_TEMPLATES),
-        # The number of rows that are not of templates remains.
-        msa_rows=sizes.msa_rows - max(sizes.num_templates - NUM_TRACED_TEMPLATES, 0),
-    )
+    sizes = _traced_sizes(sizes.padded(division.dap_size))
     batch, num_blocks = empty_features(sizes, features_on), None
     if is_outline:
         num_blocks = 2 if division.dap_size == 1 else 3
@@ -179,6 +172,17 @@ def trace_prediction(
         if model.config.auxiliary_heads.has_tm_score:
             predict_aligned_errors(model, last.trunk.z, last.residues.seq_mask, plan, _ignore)
     return trace
+
+
+def _traced_sizes(sizes: ChainSizes) -> ChainSizes:
+    """Return the sizes of the chain with the passes and templates that are traced."""
+    return replace(
+        sizes,
+        num_passes=min(sizes.num_passes, 2),
+        num_templates=min(sizes.num_templates, NUM_TRACED_TEMPLATES),
+        # The number of rows that are not of templates remains.
+        msa_rows=sizes.msa_rows - max(sizes.num_templates - NUM_TRACED_TEMPLATES, 0),
+    )
 
 
 def _ignore(start: int, rows: Tensor) -> None:
