@@ -10,11 +10,11 @@ from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.config import ModelConfig
-from openfold_opt.model.prediction_plan import STEPS, PredictionPlan
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.predict.forward import run_passes
 from openfold_opt.predict.forward_trace import ForwardTrace, TracedPlan
 from openfold_opt.predict.memory_plan import describe_plan, plan_memory
+from openfold_opt.predict.schedule.plan import STEPS, PredictionPlan
 from openfold_opt.predict.traced_prediction import (
     ChainSizes,
     Division,
