@@ -165,7 +165,8 @@ class Predictor:
             settings = self.feature_settings(index)
             if settings not in prepared:
                 prepared[settings] = self.prepare(chain, settings)
-            batch = prepared[settings].features(self.device)
+            # The forward copies blocks of the features to the device, as the plan assumes.
+            batch = prepared[settings].features()
             rows = RowArray() if self.has_pae(index) else None
             predictions[weights] = self.predict_features(batch, index, plan=plan, pae_rows=rows)
             matrices[weights] = None if rows is None else rows.matrix()

@@ -152,7 +152,8 @@ class ChainRunner:
                 # Free the previous features first: those of a deep alignment take gigabytes.
                 batch = None
                 prepared, position = self._prepared(queue, needed), needed
-                batch = prepared.features(self._models.device)
+                # The forward copies blocks of the features to the device, as the plan assumes.
+                batch = prepared.features()
                 feature_seconds += time.perf_counter() - started
             predictions[name] = self._models.predict_features(
                 batch,
