@@ -72,9 +72,9 @@ class FakePrepared:
     templates: tuple[str, ...] = ("1abc_A",)
     warnings: tuple[str, ...] = ("from the features",)
 
-    def features(self, device) -> torch.Tensor:
+    def features(self) -> torch.Tensor:
         """Return the residue types."""
-        return torch.from_numpy(self.wire["aatype"]).to(device)
+        return torch.from_numpy(self.wire["aatype"])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
