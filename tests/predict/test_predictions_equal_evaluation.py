@@ -1,4 +1,4 @@
-"""A trained model predicts its evaluated chains from raw files with the scores of the evaluation."""
+"""Structures that are predicted from raw files have the scores of the evaluation of the run."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ SETTINGS = (
     "loader.num_workers=0",
     "data.max_templates=2",
     "data.max_recycling_iterations=1",
+    "data.masked_msa_fraction=0.4",
     "selection.validation_rule=chain_ids",
 )
 
@@ -70,6 +71,6 @@ def test_scores_of_written_files_are_those_of_the_evaluation(
 
 @pytest.mark.parametrize("options", [("--seed", "1"), ("--recycling", "0"), ("--checkpoint", "8")])
 def test_other_settings_give_other_scores(synthetic, chain_ids, run_dir, tmp_path, options):
-    expected = evaluated_scores(run_dir)
-    found = scores(synthetic, chain_ids, run_dir, tmp_path / "out", *options)
+    expected = {name: evaluated_scores(run_dir)[name] for name in chain_ids[1:3]}
+    found = scores(synthetic, expected, run_dir, tmp_path / "out", *options)
     assert found != pytest.approx(expected, abs=5 * TOLERANCE)

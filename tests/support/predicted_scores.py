@@ -1,7 +1,7 @@
-"""Scores of chains that the prediction command predicts from raw files, like the evaluation of a run.
+"""Scores of predictions from raw files, to compare with the evaluation of a run.
 
 `python -m tests.support.predicted_scores RUN_DIR RAW SHARDS OUT` compares all chains that the run
-evaluated. RAW has the raw files: pdb_mmcif and open_protein_set.
+evaluated. RAW has the folders pdb_mmcif and open_protein_set.
 """
 
 from __future__ import annotations
