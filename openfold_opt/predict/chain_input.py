@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.decode import decode_batch
 from openfold_opt.loader.wire_format import stack_samples
 from openfold_opt.loader.wire_passes import cut_to_pass
@@ -75,6 +76,11 @@ class FeatureSettings:
     """ISO date; templates released later are not used."""
     excluded_templates: frozenset[str] = frozenset()
     """PDB ids (1abc) or chains (1abc_A) that are not used as templates."""
+    masked_msa_fraction: float = DataConfig.masked_msa_fraction
+    """This and the next three: as in DataConfig."""
+    masked_msa_uniform_probability: float = DataConfig.masked_msa_uniform_probability
+    masked_msa_profile_probability: float = DataConfig.masked_msa_profile_probability
+    masked_msa_same_probability: float = DataConfig.masked_msa_same_probability
 
     def __post_init__(self) -> None:
         minima = {
@@ -104,6 +110,19 @@ class FeatureSettings:
     def num_template_slots(self) -> int:
         """N_templ of the features: unused slots are masked."""
         return self.max_templates if self.use_templates else 0
+
+    def data_config(self) -> DataConfig:
+        """Return the sizes and probabilities of the sample."""
+        return DataConfig(
+            max_msa_clusters=self.max_msa_clusters,
+            max_extra_msa=self.max_extra_msa,
+            max_templates=self.num_template_slots,
+            max_recycling_iterations=self.num_recycling_iterations,
+            masked_msa_fraction=self.masked_msa_fraction,
+            masked_msa_uniform_probability=self.masked_msa_uniform_probability,
+            masked_msa_profile_probability=self.masked_msa_profile_probability,
+            masked_msa_same_probability=self.masked_msa_same_probability,
+        )
 
     def excludes(self, chain_id: str) -> bool:
         """Return whether a template chain `<pdb id>_<chain>` is excluded."""

@@ -28,7 +28,6 @@ from data_prep.convert.template_files import TemplateFiles
 from data_prep.errors import BrokenFile, DataPrepError
 from data_prep.parsers.file_access import exists, list_folder
 from data_prep.parsers.tables import read_duplicates
-from openfold_opt.loader.config import DataConfig
 from openfold_opt.loader.random_streams import prediction_seed
 from openfold_opt.loader.raw_reading import make_raw_features
 from openfold_opt.loader.sample import choose_for_evaluation, encode_sample
@@ -153,19 +152,13 @@ def prepare_chain(chain: ChainInput, settings: FeatureSettings) -> PreparedChain
     with _as_input_error():
         read = _read_shards if chain.data_dir is not None else _read_files
         sources = read(chain, settings)
-    num_slots = settings.num_template_slots
-    config = DataConfig(
-        max_msa_clusters=settings.max_msa_clusters,
-        max_extra_msa=settings.max_extra_msa,
-        max_templates=num_slots,
-        max_recycling_iterations=settings.num_recycling_iterations,
-    )
     raw = make_raw_features(
         chain.name,
         structure=unresolved_structure(chain.letters),
         alignment=sources.alignment,
         templates=sources.templates,
     )
+    config = settings.data_config()
     seed = prediction_seed(chain.name, seed=settings.seed)
     copies = copy_warnings(sources.hits, sequence_to_tokens(chain.letters), settings)
     return PreparedChain(

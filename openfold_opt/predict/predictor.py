@@ -27,6 +27,7 @@ from openfold_opt.model.published_weights import (
     read_weights,
     with_options,
 )
+from openfold_opt.model.published_weights.weight_settings import MASKING
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.predict.chain_input import (
     ChainInput,
@@ -230,8 +231,14 @@ class Predictor:
                 "max_templates",
             )
         }
+        masking = {
+            name: float(weights.settings[name].value)
+            for name in MASKING
+            if name in weights.settings
+        }
         return FeatureSettings(
             **sizes,
+            **masking,
             seed=settings.seed,
             use_templates=settings.use_templates and weights.config.has_templates,
             max_template_date=settings.max_template_date or datetime.date.today().isoformat(),

@@ -51,6 +51,23 @@ def test_features_from_files_equal_those_of_evaluation(synthetic, max_templates)
     assert num_with_template == (4 if max_templates else 0)
 
 
+def test_the_msa_is_masked_as_in_evaluation(synthetic):
+    reader, name = synthetic.reader(), synthetic.chain_ids()[0]
+    masking = {
+        "masked_msa_fraction": 0.5,
+        "masked_msa_uniform_probability": 0.6,
+        "masked_msa_profile_probability": 0.2,
+        "masked_msa_same_probability": 0.0,
+    }
+    chain = read(synthetic)[name]
+    found = chain_features(chain, evaluation_settings(reader, name, **masking))
+    assert differing(found, evaluation_features(reader, name, **masking)) == LABELS
+    for setting in masking:
+        others = {key: value for key, value in masking.items() if key != setting}
+        other = chain_features(chain, evaluation_settings(reader, name, **others))
+        assert not torch.equal(found.msa_feat, other.msa_feat), setting
+
+
 def test_without_a_structure_labels_are_zero(synthetic):
     chain = next(iter(read(synthetic).values()))
     batch = chain_features(chain, settings())

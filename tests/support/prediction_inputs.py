@@ -74,9 +74,10 @@ def write_fasta(path: Path, sequences: dict[str, str]) -> Path:
 
 
 def evaluation_features(
-    reader: ShardReader, chain_id: str, *, max_templates: int = 4
+    reader: ShardReader, chain_id: str, *, max_templates: int = 4, **changes: float
 ) -> dict[str, Tensor]:
-    config = DataConfig(**SIZES, max_templates=max_templates, max_recycling_iterations=1)
+    sizes = {**SIZES, "max_templates": max_templates, "max_recycling_iterations": 1}
+    config = DataConfig(**sizes, **changes)
     return decode_batch(stack_samples([make_evaluation_sample(reader, chain_id, config=config)]))
 
 

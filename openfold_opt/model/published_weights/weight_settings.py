@@ -34,13 +34,21 @@ _RUN_FIELDS = {
     "num_recycling_iterations": "max_recycling_iterations",
 }
 """Setting -> field of the samples in the configuration of a run."""
+MASKING = (
+    "masked_msa_fraction",
+    "masked_msa_uniform_probability",
+    "masked_msa_profile_probability",
+    "masked_msa_same_probability",
+)
+"""Settings of the masking of the MSA, which prediction does as evaluation. Only a run has them, by
+the names of its fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """A value and where it comes from."""
 
-    value: int | str | bool
+    value: int | float | str | bool
     origin: Origin
 
 
@@ -75,6 +83,10 @@ def run_settings(config: ModelConfig, samples: Mapping[str, object]) -> dict[str
         # Without modules for templates, the number of templates has no effect.
         if isinstance(value, int) and (name != "max_templates" or config.has_templates):
             settings[name] = Setting(value=value, origin="run")
+    for name in MASKING:
+        value = samples.get(name)
+        if isinstance(value, int | float):
+            settings[name] = Setting(value=float(value), origin="run")
     return settings
 
 
@@ -110,7 +122,7 @@ def _parts(config: ModelConfig) -> dict[str, Setting]:
     }
 
 
-def _text(value: int | str | bool) -> str:
+def _text(value: int | float | str | bool) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int) else value
+    return value if isinstance(value, str) else f"{value:,}"

@@ -67,6 +67,18 @@ def test_the_settings_are_those_of_the_run_unless_an_option_is_given(run):
         with_options(settings, {"max_msa_clusters": 0})
 
 
+def test_the_masking_of_the_msa_is_that_of_the_run(run, tmp_path):
+    config, _ = tiny_weights()
+    tiny_run(tmp_path / "run", config, {1: None})
+    record = tmp_path / "run" / "config.json"
+    content = json.loads(record.read_text())
+    content["config"]["data"] |= {"masked_msa_fraction": 0.25, "masked_msa_same_probability": 0}
+    record.write_text(json.dumps(content))
+    text = describe_settings(read_weights(tmp_path / "run").settings)
+    assert text.endswith("masked_msa_fraction 0.25 (run), masked_msa_same_probability 0.0 (run)")
+    assert "masked_msa" not in describe_settings(read_weights(run[0]).settings)
+
+
 def test_a_run_without_templates(tmp_path):
     config, _ = tiny_weights(has_templates=False)
     tiny_run(tmp_path / "run", config, {1: None})
