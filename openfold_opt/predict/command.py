@@ -38,7 +38,7 @@ from openfold_opt.predict.ranks import (
 )
 from openfold_opt.predict.run_chains import ChainRunner, GroupError
 from openfold_opt.predict.run_settings import RunFacts, RunSetting
-from openfold_opt.predict.scores import unusable_record
+from openfold_opt.predict.scores import describe_failure, unusable_record
 from openfold_opt.predict.start_report import describe_start
 from openfold_opt.predict.summary import SummaryWriter, read_identity
 
@@ -237,16 +237,21 @@ def _decide(run: Run) -> Decision:
         run_id=facts.run_id(),
         overwrite=run.options.overwrite,
     )
+    failed_stems = stems[len(chains) :]
+    if not run.options.overwrite:
+        run.folder.check_unusable(
+            [(item.name, stem, item.message) for item, stem in zip(unusable, failed_stems)]
+        )
     jobs = tuple(
         ChainJob(chain=chain, stem=stem) for chain, stem in zip(chains, stems) if stem in remaining
     )
     for line in describe_start(facts, run.models, jobs, num_chains=len(chains)):
         print_line(line)
-    for stem in remaining:
+    for stem in (*remaining, *failed_stems):
         # Before the summary has the identity of this run: no file of another run may stay.
         remove_results(run.folder.path, stem)
-    for failure, stem in zip(unusable, stems[len(chains) :]):
-        print_line(f"FAILED (input): {failure.name}: {failure.message}")
+    for failure, stem in zip(unusable, failed_stems):
+        print_line(f"FAILED (input): {describe_failure(failure)}")
         write_record(run.folder.path, unusable_record(failure, stem, run_id=facts.run_id()))
     run.summary = SummaryWriter(run.folder.path, facts, chains=list(zip(names, stems)))
     run.summary.write()
@@ -257,7 +262,7 @@ def _describe_unusable(unusable: Sequence[ChainFailure]) -> str:
     """Say why no chain of the input can be predicted."""
     if not unusable:
         return "the input has no chains"
-    shown = "; ".join(f"{failure.name}: {failure.message}" for failure in unusable[:MAX_SHOWN])
+    shown = "; ".join(describe_failure(failure) for failure in unusable[:MAX_SHOWN])
     more = len(unusable) - MAX_SHOWN
     return shown + (f"; and {more} more chains" if more > 0 else "")
 

@@ -28,14 +28,20 @@ class OutputFolder:
         """Create the directory and take its lock.
 
         Raises:
-            ValueError: the path is a file, or another live run uses the directory.
-            OSError: the directory cannot be created.
+            ValueError: the path is a file, the directory cannot be created or written, or another
+                live run uses it.
         """
         if path.exists() and not path.is_dir():
             raise ValueError(f"--out {path} is a file; name a directory")
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = _take_lock(path)
+        except OSError as error:
+            raise ValueError(
+                f"--out {path} cannot be used: {error.strerror} ({error.filename}); name a "
+                "directory that can be created and written"
+            ) from error
         self.path = path
-        self._lock = _take_lock(path)
 
     def check_run(self, identity: Mapping[str, Value], *, overwrite: bool) -> None:
         """Check that the directory holds no other run, and remove temporary files.
@@ -87,6 +93,25 @@ class OutputFolder:
             if record is None or record.run_id != run_id or not record.is_complete(self.path):
                 remaining.add(stem)
         return remaining
+
+    def check_unusable(self, chains: Sequence[tuple[str, str, str]]) -> None:
+        """Check that no result would be replaced by the failure of a chain with a wrong input.
+
+        Args:
+            chains: (name, stem, what is wrong) of every chain that cannot be predicted.
+
+        Raises:
+            ValueError: such a chain, or another one with its file name, has a result.
+        """
+        for name, stem, message in chains:
+            record = read_record(self.path, stem)
+            if record is not None and record.status == "finished":
+                raise ValueError(
+                    f"--out {self.path} has the result of chain {record.name} in "
+                    f"{stem}{RECORD_SUFFIX}, but chain {name} cannot be predicted now: {message}; "
+                    "correct or remove this chain of the input, choose another directory, or "
+                    "remove the result with --overwrite"
+                )
 
     def close(self) -> None:
         """Release the lock."""
