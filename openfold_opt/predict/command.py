@@ -175,11 +175,14 @@ def _run(run: Run, prog: str) -> int:
             # The thread of the heartbeat has printed and recorded the reason.
             return LOST_RANK_EXIT_CODE
         run.heartbeat.report_failure(error)
-        if not isinstance(error, GroupError) and not is_full_disk(error):
+        if not isinstance(error, GroupError | OSError):
             raise
-        what = f"the disk is full: {error}; free space" if is_full_disk(error) else str(error)
-        print(f"{prog}: error: {what}; {RESTART}", file=sys.stderr)
+        print(f"{prog}: error: {_describe_refusal(error)}; {RESTART}", file=sys.stderr)
         return FAILED_EXIT_CODE
+
+
+def _describe_refusal(error: Exception) -> str:
+    return f"the disk is full: {error}; free space" if is_full_disk(error) else str(error)
 
 
 def _lost(run: Run, text: str) -> None:
@@ -196,7 +199,7 @@ def _predict_all(run: Run, prog: str) -> int:
         try:
             decision = _decide(run)
         except (ValueError, OSError) as error:
-            decision = Decision(refusal=str(error))
+            decision = Decision(refusal=_describe_refusal(error))
     decision = broadcast_object(decision, run.context.world)
     if decision.refusal is not None:
         if run.context.world.rank == 0:

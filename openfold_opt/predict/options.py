@@ -18,6 +18,7 @@ DEFAULTS: Mapping[str, Value] = {
     "max_template_date": None,
     "exclude_templates": "",
     "single_sequence": False,
+    "template_structures": False,
     "device": "auto",
     "dtype": "auto",
     "recycling_tolerance": None,
@@ -129,6 +130,9 @@ def _settings(args: argparse.Namespace) -> dict[str, RunSetting]:
         value = getattr(args, name)
         if name == "exclude_templates" and value is not None:
             value = ",".join(sorted({_lower_entry(template) for template in value}))
+        if name == "template_structures" and value is not None:
+            # The directory may move, but its use is part of the identity of a run.
+            value = True
         if name == "max_template_date":
             default = datetime.date.today().isoformat()
         is_given = value is not None
