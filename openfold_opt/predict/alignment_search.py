@@ -36,11 +36,12 @@ class FoundFiles:
 
     def describe_missing(self) -> str:
         """Say where rows were looked for, and what to do without them."""
-        where = ", ".join(self.looked_for) or "no directory of alignments, because none is given"
+        looked = f"; looked for {', '.join(self.looked_for)}" if self.looked_for else ""
+        found = f"no alignment found{looked}" if looked else "no alignment is given"
         notes = "".join(f"; {note}" for note in self.notes)
         return (
-            f"no alignment found; looked for {where}{notes}; name the directory of the alignments, "
-            "or predict from the sequence alone with --single-sequence"
+            f"{found}{notes}; name the directory of the alignments with --alignments, or predict "
+            "from the sequence alone with --single-sequence"
         )
 
 

@@ -38,7 +38,7 @@ from openfold_opt.predict.ranks import (
 )
 from openfold_opt.predict.run_chains import ChainRunner, GroupError
 from openfold_opt.predict.run_settings import RunFacts, RunSetting
-from openfold_opt.predict.scores import unusable_record
+from openfold_opt.predict.scores import describe_failure, unusable_record
 from openfold_opt.predict.start_report import describe_start
 from openfold_opt.predict.summary import SummaryWriter, read_identity
 
@@ -175,11 +175,14 @@ def _run(run: Run, prog: str) -> int:
             # The thread of the heartbeat has printed and recorded the reason.
             return LOST_RANK_EXIT_CODE
         run.heartbeat.report_failure(error)
-        if not isinstance(error, GroupError) and not is_full_disk(error):
+        if not isinstance(error, GroupError | OSError):
             raise
-        what = f"the disk is full: {error}; free space" if is_full_disk(error) else str(error)
-        print(f"{prog}: error: {what}; {RESTART}", file=sys.stderr)
+        print(f"{prog}: error: {_describe_refusal(error)}; {RESTART}", file=sys.stderr)
         return FAILED_EXIT_CODE
+
+
+def _describe_refusal(error: Exception) -> str:
+    return f"the disk is full: {error}; free space" if is_full_disk(error) else str(error)
 
 
 def _lost(run: Run, text: str) -> None:
@@ -196,7 +199,7 @@ def _predict_all(run: Run, prog: str) -> int:
         try:
             decision = _decide(run)
         except (ValueError, OSError) as error:
-            decision = Decision(refusal=str(error))
+            decision = Decision(refusal=_describe_refusal(error))
     decision = broadcast_object(decision, run.context.world)
     if decision.refusal is not None:
         if run.context.world.rank == 0:
@@ -237,16 +240,21 @@ def _decide(run: Run) -> Decision:
         run_id=facts.run_id(),
         overwrite=run.options.overwrite,
     )
+    failed_stems = stems[len(chains) :]
+    if not run.options.overwrite:
+        run.folder.check_unusable(
+            [(item.name, stem, item.message) for item, stem in zip(unusable, failed_stems)]
+        )
     jobs = tuple(
         ChainJob(chain=chain, stem=stem) for chain, stem in zip(chains, stems) if stem in remaining
     )
     for line in describe_start(facts, run.models, jobs, num_chains=len(chains)):
         print_line(line)
-    for stem in remaining:
+    for stem in (*remaining, *failed_stems):
         # Before the summary has the identity of this run: no file of another run may stay.
         remove_results(run.folder.path, stem)
-    for failure, stem in zip(unusable, stems[len(chains) :]):
-        print_line(f"FAILED (input): {failure.name}: {failure.message}")
+    for failure, stem in zip(unusable, failed_stems):
+        print_line(f"FAILED (input): {describe_failure(failure)}")
         write_record(run.folder.path, unusable_record(failure, stem, run_id=facts.run_id()))
     run.summary = SummaryWriter(run.folder.path, facts, chains=list(zip(names, stems)))
     run.summary.write()
@@ -257,7 +265,7 @@ def _describe_unusable(unusable: Sequence[ChainFailure]) -> str:
     """Say why no chain of the input can be predicted."""
     if not unusable:
         return "the input has no chains"
-    shown = "; ".join(f"{failure.name}: {failure.message}" for failure in unusable[:MAX_SHOWN])
+    shown = "; ".join(describe_failure(failure) for failure in unusable[:MAX_SHOWN])
     more = len(unusable) - MAX_SHOWN
     return shown + (f"; and {more} more chains" if more > 0 else "")
 

@@ -15,9 +15,11 @@ from openfold_opt.predict.chain_input import ChainFailure, ChainInput
 from openfold_opt.predict.command import Parts, choose_device
 from openfold_opt.predict.inputs import read_chains
 from openfold_opt.predict.memory_plan import describe_plan
-from openfold_opt.predict.options import InputOptions, PredictOptions
+from openfold_opt.predict.options import InputOptions, OptionError, PredictOptions
 from openfold_opt.predict.predictor import Predictor, PredictorSettings
 from openfold_opt.predict.progress import print_line
+from openfold_opt.predict.run_settings import RunSetting
+from openfold_opt.predict.scores import describe_failure
 
 
 def _load_models(options: PredictOptions, device: torch.device, dap: AxisGroup) -> Predictor:
@@ -64,10 +66,9 @@ def _print_plan(options: PredictOptions) -> int:
     Without weights, the model is AlphaFold2 with the number of templates that --alignments and
     --template-structures imply.
     """
-    lengths = options.lengths
+    lengths, unusable = options.lengths, []
     if not lengths:
-        chains, _ = _read_inputs(options)
-        lengths = tuple(sorted({len(chain.sequence) for chain in chains}, reverse=True))
+        lengths, unusable = _read_lengths(options)
     device = str(options.value("device"))
     if device in ("auto", "cuda"):
         device = choose_device(device, local_rank=0)
@@ -89,9 +90,26 @@ def _print_plan(options: PredictOptions) -> int:
         num_passes=(NUM_RECYCLING_ITERATIONS if recycling is None else recycling) + 1,
         **{name: value for name, value in given.items() if value is not None},
     )
+    lines += [f"FAILED (input): {describe_failure(failure)}" for failure in unusable]
     for line in lines:
         print_line(line)
-    return 0 if all_fit else 1
+    return 0 if all_fit and not unusable else 1
+
+
+def _read_lengths(options: PredictOptions) -> tuple[tuple[int, ...], list[ChainFailure]]:
+    """Return the lengths of the chains of the input, and the chains that cannot be used.
+
+    Raises:
+        ValueError: there is no chain that can be used.
+    """
+    if not options.inputs.paths and options.inputs.data_dir is None:
+        raise OptionError("--plan-only has no lengths; give --length N, or INPUT")
+    # A plan needs no alignments.
+    single = RunSetting(value=True, origin="option")
+    chains, unusable = _read_inputs(options.with_setting("single_sequence", single))
+    if not chains:
+        raise OptionError("; ".join(map(describe_failure, unusable)) or "the input has no chains")
+    return tuple(sorted({len(chain.sequence) for chain in chains}, reverse=True)), unusable
 
 
 def _planned_model(options: PredictOptions) -> ModelConfig:

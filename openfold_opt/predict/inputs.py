@@ -107,7 +107,8 @@ def read_chains(
         if template_structures is not None:
             TemplateFiles(template_structures)  # Raises DataPrepError for a wrong directory.
         sources = [_alignment_source(path) for path in alignments]
-    records, failures = read_records(inputs)
+    with _as_input_error():
+        records, failures = read_records(inputs)
     chains: list[ChainInput] = []
     first_of: dict[str, str] = {}
     for record in records:
@@ -334,8 +335,14 @@ def _select_files(folder: Path) -> FoundFiles:
 
 @contextmanager
 def _as_input_error() -> Iterator[None]:
-    """Convert the exceptions of input files and shards to InputError."""
+    """Convert the exceptions of files and shards to InputError."""
     try:
         yield
     except (BrokenFile, DataPrepError, ShardError) as error:
         raise InputError(str(error)) from error
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise InputError(
+            f"cannot read {error.filename}: {error.strerror}; make it readable, or leave it out"
+        ) from error

@@ -90,6 +90,13 @@ def describe_plan(
     """
     lines, all_fit = [], True
     for length in lengths:
+        if dap_size > length:
+            lines.append(
+                f"does not fit: {length} residues cannot be shared between {dap_size} ranks; use "
+                f"--dap {length} at most"
+            )
+            all_fit = False
+            continue
         plan = plan_memory(
             config=config,
             num_residues=length,

@@ -75,6 +75,7 @@ def _add_inputs(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--alignments",
         type=Path,
+        action="extend",
         nargs="+",
         default=[],
         metavar="PATH",
@@ -102,6 +103,7 @@ def _add_inputs(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--exclude-templates",
+        action="extend",
         nargs="+",
         metavar="PDB_ID",
         help="PDB entries (1abc) or chains (1abc_A) that are never templates",
@@ -111,6 +113,7 @@ def _add_inputs(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--chains",
+        action="extend",
         nargs="+",
         default=[],
         metavar="ID",
@@ -122,6 +125,7 @@ def _add_weights(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--weights",
         type=Path,
+        action="extend",
         nargs="+",
         default=[],
         metavar="W",
@@ -159,6 +163,7 @@ def _add_weights(group: argparse._ArgumentGroup) -> None:
 def _add_computing(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--device",
+        type=str.lower,
         metavar="D",
         help="auto, cpu or cuda; with --plan-only the name of a GPU, such as h200, h100, a100-80 "
         "or a100-40, or cpu (default: auto, a GPU if there is one)",
@@ -219,6 +224,7 @@ def _add_plan(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--length",
         type=int,
+        action="extend",
         nargs="+",
         default=[],
         metavar="N",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +13,12 @@ from pathlib import Path
 from openfold_opt.predict.run_settings import RunSetting, Value
 
 SEED_RANGE = 2**31
+_TEMPLATE = re.compile(r"[A-Za-z0-9]{4,}(_[A-Za-z0-9]+)?")
 DEFAULTS: Mapping[str, Value] = {
     "max_template_date": None,
     "exclude_templates": "",
     "single_sequence": False,
+    "template_structures": False,
     "device": "auto",
     "dtype": "auto",
     "recycling_tolerance": None,
@@ -126,6 +130,9 @@ def _settings(args: argparse.Namespace) -> dict[str, RunSetting]:
         value = getattr(args, name)
         if name == "exclude_templates" and value is not None:
             value = ",".join(sorted({_lower_entry(template) for template in value}))
+        if name == "template_structures" and value is not None:
+            # The directory may move, but its use is part of the identity of a run.
+            value = True
         if name == "max_template_date":
             default = datetime.date.today().isoformat()
         is_given = value is not None
@@ -133,6 +140,14 @@ def _settings(args: argparse.Namespace) -> dict[str, RunSetting]:
             value=value if is_given else default, origin="option" if is_given else "default"
         )
     return settings
+
+
+def _is_iso_date(text: str) -> bool:
+    """Return whether a text is a date as YYYY-MM-DD; dates are compared as texts."""
+    try:
+        return datetime.date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def _lower_entry(template: str) -> str:
@@ -143,12 +158,13 @@ def _lower_entry(template: str) -> str:
 
 def _check_ranges(options: PredictOptions) -> None:
     date = str(options.value("max_template_date"))
-    try:
-        datetime.date.fromisoformat(date)
-    except ValueError as error:
-        raise OptionError(
-            f"--max-template-date {date} is not a date; expected YYYY-MM-DD"
-        ) from error
+    if not _is_iso_date(date):
+        raise OptionError(f"--max-template-date {date} is not a date; expected YYYY-MM-DD")
+    for template in filter(None, str(options.value("exclude_templates") or "").split(",")):
+        if not _TEMPLATE.fullmatch(template):
+            raise OptionError(
+                f"--exclude-templates {template} is no PDB entry; expected 1abc or 1abc_A"
+            )
     if not 0 <= int(options.value("seed") or 0) < SEED_RANGE:
         raise OptionError(
             f"--seed {options.value('seed')} is out of range; expected 0 to {SEED_RANGE - 1}"
@@ -165,8 +181,8 @@ def _check_ranges(options: PredictOptions) -> None:
         "--length": (min(options.lengths, default=None), 1),
     }
     for name, (value, minimum) in minima.items():
-        if value is not None and not value >= minimum:
-            raise OptionError(f"{name} {value} is too small; expected at least {minimum}")
+        if value is not None and not minimum <= value < math.inf:
+            raise OptionError(f"{name} {value} is out of range; expected at least {minimum}")
 
 
 def _check_complete(options: PredictOptions) -> None:
@@ -174,10 +190,10 @@ def _check_complete(options: PredictOptions) -> None:
     if options.lengths:
         raise OptionError("--length is an option of --plan-only; add --plan-only, or remove it")
     if bool(inputs.paths) == (inputs.data_dir is not None):
-        found = "both" if inputs.paths else "neither INPUT nor --data-dir"
+        found = f"{'both' if inputs.paths else 'neither'} INPUT {'and' if inputs.paths else 'nor'}"
         hint = "" if inputs.paths else " (an INPUT after --weights or --alignments is read as one)"
         raise OptionError(
-            f"found {found}; give INPUT before the options{hint}, or --data-dir SHARDS"
+            f"found {found} --data-dir; give INPUT before the options{hint}, or --data-dir SHARDS"
         )
     if inputs.chains and inputs.data_dir is None:
         raise OptionError("--chains are chains of --data-dir; add --data-dir SHARDS")

@@ -14,7 +14,13 @@ from openfold_opt.predict.chain_record import (
     read_record,
     remove_chain,
 )
-from openfold_opt.predict.output_files import STRUCTURE, SUFFIXES, TEMPORARY_SUFFIX
+from openfold_opt.predict.output_files import (
+    STRUCTURE,
+    SUFFIXES,
+    TEMPORARY_SUFFIX,
+    is_full_disk,
+    naming_file,
+)
 from openfold_opt.predict.run_settings import Value
 from openfold_opt.predict.summary import describe_differences, read_identity
 
@@ -28,14 +34,22 @@ class OutputFolder:
         """Create the directory and take its lock.
 
         Raises:
-            ValueError: the path is a file, or another live run uses the directory.
-            OSError: the directory cannot be created.
+            ValueError: the path is a file, the directory cannot be created or written, or another
+                live run uses it.
         """
         if path.exists() and not path.is_dir():
             raise ValueError(f"--out {path} is a file; name a directory")
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = _take_lock(path)
+        except OSError as error:
+            if is_full_disk(error):
+                raise
+            raise ValueError(
+                f"--out {path} cannot be used: {error.strerror} ({error.filename}); name a "
+                "directory that can be created and written"
+            ) from error
         self.path = path
-        self._lock = _take_lock(path)
 
     def check_run(self, identity: Mapping[str, Value], *, overwrite: bool) -> None:
         """Check that the directory holds no other run, and remove temporary files.
@@ -51,8 +65,11 @@ class OutputFolder:
                     f"--out {self.path} holds another run: {differences}; choose another "
                     "directory, repeat the command of that run, or replace it with --overwrite"
                 )
-        for leftover in self.path.glob(f"*{TEMPORARY_SUFFIX}"):
-            leftover.unlink(missing_ok=True)
+        for suffix in (*SUFFIXES.values(), RECORD_SUFFIX):
+            # Other temporary files are not ours.
+            for leftover in self.path.glob(f"*{suffix}{TEMPORARY_SUFFIX}"):
+                if not leftover.is_dir():
+                    leftover.unlink(missing_ok=True)
 
     def remaining(
         self, chains: Sequence[tuple[str, str, str]], *, run_id: str, overwrite: bool
@@ -65,9 +82,11 @@ class OutputFolder:
             overwrite: whether to predict finished chains again.
 
         Raises:
-            ValueError: the directory has files of another chain with the same name, or a structure
-                that no run wrote.
+            ValueError: the directory has files of another chain with the same name, a structure
+                that no run wrote, or a directory with the name of a result.
         """
+        for _, _, stem in chains:
+            self._refuse_directories(stem)
         if overwrite:
             return {stem for _, _, stem in chains}
         is_run = read_identity(self.path) is not None
@@ -88,9 +107,37 @@ class OutputFolder:
                 remaining.add(stem)
         return remaining
 
+    def check_unusable(self, chains: Sequence[tuple[str, str, str]]) -> None:
+        """Check that no result would be replaced by the failure of a chain with a wrong input.
+
+        Args:
+            chains: (name, stem, what is wrong) of every chain that cannot be predicted.
+
+        Raises:
+            ValueError: such a chain, or another one with its file name, has a result.
+        """
+        for name, stem, message in chains:
+            record = read_record(self.path, stem)
+            if record is not None and record.status == "finished":
+                raise ValueError(
+                    f"--out {self.path} has the result of chain {record.name} in "
+                    f"{stem}{RECORD_SUFFIX}, but chain {name} cannot be predicted now: {message}; "
+                    "correct or remove this chain of the input, choose another directory, or "
+                    "remove the result with --overwrite"
+                )
+
     def close(self) -> None:
         """Release the lock."""
         self._lock.close()
+
+    def _refuse_directories(self, stem: str) -> None:
+        for suffix in (*SUFFIXES.values(), RECORD_SUFFIX):
+            path = self.path / (stem + suffix)
+            if path.is_dir():
+                raise ValueError(
+                    f"{path} is a directory, and a result has this name; choose another --out, or "
+                    "move the directory"
+                )
 
     def _refuse_foreign_files(self, stem: str) -> None:
         for suffix in (SUFFIXES[STRUCTURE], RECORD_SUFFIX):
@@ -124,7 +171,8 @@ def _take_lock(path: Path) -> IO[str]:
     except OSError:
         # A file system without locks: the user has to keep runs apart.
         return lock
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    lock.flush()
+    with naming_file(path / LOCK_FILE):
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
     return lock

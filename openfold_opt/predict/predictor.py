@@ -111,6 +111,7 @@ class Predictor:
         if self.device.type == "cpu":
             return_freed_memory()
         self._weights = [_read(path, settings) for path in paths]
+        _refuse_same_weights(self._weights)
         self._models = [_in_precision(build_model(x), self.dtype) for x in self._weights]
         self._kernels = [self._build_kernels(weights.config) for weights in self._weights]
         self._plans: dict[tuple[int, int], MemoryPlan] = {}
@@ -341,6 +342,18 @@ def _read(path: Path, settings: PredictorSettings) -> PublishedWeights:
     names = ("max_msa_clusters", "max_extra_msa", "num_recycling_iterations")
     given = {name: getattr(settings, name) for name in names}
     return replace(weights, settings=with_options(weights.settings, given))
+
+
+def _refuse_same_weights(weights: Sequence[PublishedWeights]) -> None:
+    """Raise ValueError if two files or runs have the same weights."""
+    first_of: dict[str, PublishedWeights] = {}
+    for item in weights:
+        first = first_of.setdefault(item.sha256, item)
+        if first is not item:
+            raise ValueError(
+                f"{item.path} has the same weights as {first.path} (SHA-256 {item.sha256[:12]}), "
+                "so both predict the same structure; name each set of weights once"
+            )
 
 
 def _in_precision(model: AlphaFold, dtype: Precision) -> AlphaFold:

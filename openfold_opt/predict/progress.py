@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 SECONDS_BETWEEN_PASS_LINES = 30.0
 """A chain that takes longer than this also gets lines for its passes."""
+MAX_WARNINGS = 10
+"""Maximum number of printed warnings about the features of the chains."""
 
 
 class ChainProgress:
@@ -29,7 +31,7 @@ class ChainProgress:
         """costs: cost of each chain, in order. prefix: start of every line."""
         self._costs, self._prefix, self._write, self._clock = costs, prefix, write, clock
         self._started = self._last_line = clock()
-        self._num_done = 0
+        self._num_done = self._num_warnings = 0
         self._done_cost = 0.0
 
     def passed(self, name: str, passes_done: int, num_passes: int) -> None:
@@ -38,6 +40,15 @@ class ChainProgress:
         if now - self._last_line >= SECONDS_BETWEEN_PASS_LINES:
             self._last_line = now
             self._write(f"{self._prefix}{name}: {passes_done} of {num_passes} passes")
+
+    def warned(self, name: str, warnings: Sequence[str]) -> None:
+        """Print the warnings about the features of a chain, up to MAX_WARNINGS of all chains."""
+        for text in warnings:
+            self._num_warnings += 1
+            if self._num_warnings <= MAX_WARNINGS:
+                self._write(f"{self._prefix}warning: {name}: {text}")
+            elif self._num_warnings == MAX_WARNINGS + 1:
+                self._write(f"{self._prefix}more warnings are in the records of the chains")
 
     def finished(self, text: str, *, has_result: bool) -> None:
         """Report the end of the next chain. text: what happened, without the time left."""

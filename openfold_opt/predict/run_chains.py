@@ -41,7 +41,7 @@ from openfold_opt.predict.output_files import (
     is_full_disk,
 )
 from openfold_opt.predict.progress import ChainProgress
-from openfold_opt.predict.scores import line_of, model_scores, rank_predictions
+from openfold_opt.predict.scores import line_of, model_scores, rank_predictions, short_name
 from openfold_opt.predict.structure_file import structure_text
 
 if TYPE_CHECKING:
@@ -154,6 +154,8 @@ class ChainRunner:
                 prepared, position = self._prepared(queue, needed), needed
                 # The forward copies blocks of the features to the device, as the plan assumes.
                 batch = prepared.features()
+                if self._is_writer and index == 0:
+                    self._progress.warned(short_name(job.chain.name), prepared.warnings)
                 feature_seconds += time.perf_counter() - started
             predictions[name] = self._models.predict_features(
                 batch,

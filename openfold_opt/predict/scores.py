@@ -10,6 +10,9 @@ from openfold_opt.predict.models import TimedPrediction
 if TYPE_CHECKING:
     from openfold_opt.predict.chain_input import ChainFailure as UnusableChain
 
+MAX_NAME_CHARACTERS = 100
+"""A longer name of a chain is cut where it is printed."""
+
 
 def rank_predictions(predictions: dict[str, TimedPrediction], *, by: str) -> list[str]:
     """Return the names of the weights, best first. Equal scores keep the order of the weights.
@@ -25,9 +28,15 @@ def rank_predictions(predictions: dict[str, TimedPrediction], *, by: str) -> lis
     return sorted(predictions, key=score, reverse=True)
 
 
+def short_name(name: str) -> str:
+    """Return a name, cut to MAX_NAME_CHARACTERS."""
+    is_long = len(name) > MAX_NAME_CHARACTERS
+    return name[: MAX_NAME_CHARACTERS - 3] + "..." if is_long else name
+
+
 def line_of(record: ChainRecord) -> str:
     """Return the line of the progress for a chain."""
-    start = f"{record.name}: {record.num_residues:,} residues"
+    start = f"{short_name(record.name)}: {record.num_residues:,} residues"
     if record.error is not None:
         return f"{start}, FAILED ({record.error.kind}): {record.error.message}"
     best = record.models[0]
@@ -59,6 +68,13 @@ def model_scores(
         plddt=tuple(round(float(x), 2) for x in prediction.plddt),
         files=files,
     )
+
+
+def describe_failure(failure: UnusableChain) -> str:
+    """Return the message about an unusable chain; it begins with the name of chain or file."""
+    if failure.message.startswith((f"{failure.name} ", f"{failure.name}:")):
+        return failure.message
+    return f"{short_name(failure.name)}: {failure.message}"
 
 
 def unusable_record(failure: UnusableChain, stem: str, *, run_id: str) -> ChainRecord:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from openfold_opt.predict.models import ChainJob, Models
 from openfold_opt.predict.run_settings import RunFacts
+from openfold_opt.predict.scores import short_name
 
 MAX_LINES = 10
 """Maximum number of warnings, and of chains that do not fit, that are printed."""
@@ -31,7 +32,11 @@ def describe_start(
         )
     yield from models.notes
     yield from _describe_chains(jobs, num_chains)
-    warnings = [f"warning: {job.chain.name}: {text}" for job in jobs for text in job.chain.warnings]
+    warnings = [
+        f"warning: {short_name(job.chain.name)}: {text}"
+        for job in jobs
+        for text in job.chain.warnings
+    ]
     yield from _first(warnings, what="warnings, which the records of the chains have")
     yield from _describe_plans(models, jobs)
 
@@ -59,10 +64,10 @@ def _describe_plans(models: Models, jobs: Sequence[ChainJob]) -> Iterator[str]:
         refused = [plan.refusal() for plan in plans if not plan.fits]
         if not refused:
             largest = max(plans, key=lambda plan: plan.peak_bytes)
-            yield f"memory plan of the longest chain that fits, {job.chain.name}:"
+            yield f"memory plan of the longest chain that fits, {short_name(job.chain.name)}:"
             yield from largest.describe()
             break
-        refusals.append(f"does not fit: {job.chain.name}: {refused[0]}")
+        refusals.append(f"does not fit: {short_name(job.chain.name)}: {refused[0]}")
     yield from _first(refusals, what="chains that do not fit")
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -315,3 +316,73 @@ def test_an_unknown_device_is_refused(run, device):
 def test_more_ranks_per_chain_than_were_started_are_refused(run):
     code, _, error = run({"a": sequence(0)}, "--dap", 4)
     assert code == 2 and "torchrun --nproc-per-node 4" in error
+
+
+def test_a_result_is_not_replaced_by_a_failure_of_the_input(run, tmp_path):
+    out = tmp_path / "out"
+    assert run({"a": sequence(0)})[0] == 0
+    before = {path.name: path.read_bytes() for path in out.glob("a*")}
+    code, _, error = run({"a": "MK:TA", "b": sequence(1)})
+    assert code == 2 and "has the result of chain a" in error and "has a colon" in error
+    assert {path.name: path.read_bytes() for path in out.glob("a*")} == before
+    code, _, _ = run({"a": "MK:TA", "b": sequence(1)}, "--overwrite")
+    assert code == 1 and sorted(path.name for path in out.glob("a*")) == ["a.json"]
+
+
+def test_an_output_directory_that_cannot_be_created_is_refused(tmp_path, capsys):
+    fasta = write_fasta(tmp_path / "in.fasta", {"a": sequence(0)})
+    assert predict(fasta, "--weights", "w", "--out", fasta / "sub") == 2
+    error = capsys.readouterr().err
+    assert f"--out {fasta / 'sub'} cannot be used: Not a directory" in error
+
+
+def test_a_long_name_is_cut_where_it_is_printed(run, tmp_path):
+    code, text, _ = run({"n" * 5000: sequence(0), "b": "MK:TA"})
+    assert code == 1 and max(len(line) for line in text.splitlines()) < 1000
+    assert summary_of(tmp_path / "out")["chains"][0]["name"] == "n" * 5000
+
+
+def test_warnings_about_features_are_printed(run):
+    _, text, _ = run({"a": sequence(0)})
+    assert "warning: a: from the features" in text
+
+
+def test_only_own_temporary_files_are_removed(run, tmp_path):
+    out = tmp_path / "out"
+    (out / "c.cif.tmp").mkdir(parents=True)
+    for name in ("a.cif.tmp", "b.w_pae.npy.tmp", "notes.tmp"):
+        (out / name).write_text("text")
+    assert run({"a": sequence(0)})[0] == 0
+    assert sorted(path.name for path in out.glob("*.tmp")) == ["c.cif.tmp", "notes.tmp"]
+
+
+@pytest.mark.parametrize("options", [(), ("--overwrite",)])
+def test_a_directory_with_the_name_of_a_result_is_refused(run, tmp_path, options):
+    (tmp_path / "out" / "a.json").mkdir(parents=True)
+    code, _, error = run({"a": sequence(0)}, *options)
+    assert code == 2 and "a.json is a directory" in error
+
+
+def test_a_full_disk_before_the_first_chain_is_named(run, monkeypatch):
+    def fsync(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    code, _, error = run({"a": sequence(0)})
+    assert code == 2 and "the disk is full" in error and "free space" in error
+
+
+def test_an_output_directory_that_vanishes_is_one_line(run, tmp_path, monkeypatch):
+    def structure_text(*_, **__):
+        shutil.rmtree(tmp_path / "out")
+        return "data_a"
+
+    monkeypatch.setattr("openfold_opt.predict.run_chains.structure_text", structure_text)
+    code, _, error = run({"a": sequence(0)})
+    assert code == 1 and "No such file or directory" in error and "finished chains stay" in error
+
+
+def test_a_run_with_templates_is_another_run(run, tmp_path):
+    assert run({"a": sequence(0)})[0] == 0
+    code, _, error = run({"a": sequence(0)}, "--template-structures", str(tmp_path))
+    assert code == 2 and "template_structures was False and is True" in error

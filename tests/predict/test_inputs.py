@@ -47,7 +47,7 @@ def test_missing_alignment_names_the_files_looked_for(tmp_path):
         assert text in failures[0].message
     assert "alignments/C differs in upper and lower case" in failures[1].message
     _, (failure, _) = read_chains([fasta])
-    assert "no directory of alignments, because none is given" in failure.message
+    assert "no alignment is given; name the directory" in failure.message
 
 
 def test_single_sequence(tmp_path):
@@ -225,3 +225,13 @@ def test_a_thousand_chains_are_checked_quickly(tmp_path):
     chains, failures = read_chains([fasta], alignments=[tmp_path / "alignments"])
     assert len(chains) == 1000 and failures == []
     assert time.process_time() - started < 10
+
+
+@pytest.mark.parametrize("option", ["inputs", "alignments"])
+def test_a_path_that_cannot_be_opened_is_named(tmp_path, option):
+    fasta = tmp_path / "x.fasta"
+    fasta.write_text(">a\nMKTAYIAKQRQISFVK\n")
+    path = tmp_path / ("n" * 300)
+    paths = {"inputs": [fasta], "alignments": []} | {option: [path]}
+    with pytest.raises(InputError, match="cannot read .*nnn: File name too long"):
+        read_chains(paths["inputs"], alignments=paths["alignments"])

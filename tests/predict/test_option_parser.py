@@ -55,9 +55,9 @@ def test_settings_have_origins():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("--weights w --out d", "neither INPUT nor --data-dir"),
+        ("--weights w --out d", "found neither INPUT nor --data-dir"),
         ("--weights w a.fasta --out d", "an INPUT after --weights"),
-        ("a.fasta --data-dir s --weights w --out d", "found both"),
+        ("a.fasta --data-dir s --weights w --out d", "found both INPUT and --data-dir"),
         ("a.fasta --out d", "--weights is missing"),
         ("a.fasta --weights w", "--out is missing"),
         ("a.fasta --weights w --out d --chains x", "add --data-dir"),
@@ -67,6 +67,9 @@ def test_settings_have_origins():
         ("a.fasta --weights w --out d --dap 0", "expected at least 1"),
         ("a.fasta --weights w --out d --recycling-tolerance nan", "expected at least 0"),
         ("a.fasta --weights w --out d --max-template-date 2020-13-01", "expected YYYY-MM-DD"),
+        ("a.fasta --weights w --out d --max-template-date 20200101", "expected YYYY-MM-DD"),
+        ("a.fasta --weights w --out d --recycling-tolerance inf", "out of range"),
+        ("a.fasta --weights w --out d --exclude-templates 1abc,2xyz!", "2xyz! is no PDB entry"),
         ("--plan-only --length 0", "expected at least 1"),
     ],
 )
@@ -86,3 +89,19 @@ def test_a_wrong_choice_is_one_line(capsys):
 def test_a_plan_needs_neither_input_nor_weights():
     options = parse("--plan-only --length 1000 2000 --device h200 --dap 4 --dtype bf16")
     assert options.lengths == (1000, 2000) and options.value("device") == "h200"
+
+
+def test_an_option_with_several_values_may_be_repeated():
+    options = parse(
+        "a.fasta --weights v --alignments x --weights w --alignments y z --out d "
+        "--exclude-templates 1abc --exclude-templates 2xyz"
+    )
+    assert [str(path) for path in options.weights.paths] == ["v", "w"]
+    assert [str(path) for path in options.inputs.alignments] == ["x", "y", "z"]
+    assert options.value("exclude_templates") == "1abc,2xyz"
+    assert parse("--plan-only --length 10 --length 20").lengths == (10, 20)
+    assert parse("--plan-only --length 10").lengths == (10,)
+
+
+def test_the_case_of_a_device_does_not_matter():
+    assert parse("--plan-only --length 10 --device H200").value("device") == "h200"

@@ -65,3 +65,37 @@ def test_the_command_gives_the_result_of_the_python_interface(shared, tmp_path, 
     result = predictor.predict(SEQUENCE, name="q", alignments=alignment)
     assert (tmp_path / "out" / "q.cif").read_text() == result.mmcif()
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "q_pae.npy"), result.pae)
+
+
+def test_weights_given_twice_are_refused(shared, tmp_path):
+    first, copy = weights(shared, "model_1_tiny.npz"), tmp_path / "copy.npz"
+    copy.write_bytes(first.read_bytes())
+    with pytest.raises(ValueError, match=r"copy\.npz has the same weights as .*model_1_tiny\.npz"):
+        Predictor([first, copy], device="cpu", settings=settings(shared))
+
+
+def plan(shared, capsys, *arguments) -> tuple[int, str]:
+    """Run --plan-only for the small model."""
+    config = shared / "golden" / "model_tiny" / "config.json"
+    options = ["--plan-only", "--device", "cpu", "--model-config", config]
+    options += ["--max-msa-clusters", 8, "--max-extra-msa", 16]
+    code = main([str(x) for x in [*arguments, *options]])
+    text = capsys.readouterr()
+    return code, text.out + text.err
+
+
+def test_a_plan_of_an_input_needs_no_alignments(shared, tmp_path, capsys):
+    fasta = tmp_path / "in.fasta"
+    fasta.write_text(f">a\n{SEQUENCE}\n>b\nMK:TA\n")
+    code, text = plan(shared, capsys, fasta)
+    assert code == 1 and "18 residues" in text and "FAILED (input): b: " in text
+    fasta.write_text(">b\nMK:TA\n")
+    code, text = plan(shared, capsys, fasta)
+    assert code == 2 and "separates the chains of a complex" in text
+    code, text = plan(shared, capsys)
+    assert code == 2 and "give --length N, or INPUT" in text
+
+
+def test_a_plan_with_more_ranks_than_residues_is_refused(shared, capsys):
+    code, text = plan(shared, capsys, "--length", 20, "--dap", 30)
+    assert code == 1 and "20 residues cannot be shared between 30 ranks" in text

@@ -22,3 +22,12 @@ def test_a_long_chain_reports_its_passes():
     progress.passed("a", 2, 4)
     progress.passed("a", 3, 4)
     assert lines == ["replica 1: a: 2 of 4 passes"]
+
+
+def test_warnings_about_features_are_limited():
+    lines = []
+    progress = ChainProgress([1.0], write=lines.append)
+    progress.warned("a", ["first"])
+    progress.warned("b", [str(number) for number in range(20)])
+    assert lines[0] == "warning: a: first" and len(lines) == 11
+    assert lines[-1] == "more warnings are in the records of the chains"

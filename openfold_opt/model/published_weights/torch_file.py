@@ -38,9 +38,23 @@ def read_torch_file(path: Path) -> Mapping[str, object]:
         raise WeightsError(
             f"{path} is not a checkpoint that torch.load can read: {_why_not_loaded(path, error)}"
         ) from error
+    _check_sums(path)
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}, expected a dict")
     return content
+
+
+def _check_sums(path: Path) -> None:
+    """Raise WeightsError if a part of a zip file is damaged: torch.load does not check this."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+    except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
+        raise WeightsError(f"{path} is damaged: {error}; fetch it again") from error
+    if damaged is not None:
+        raise WeightsError(f"{path} is damaged: the checksum of {damaged} is wrong; fetch it again")
 
 
 def _why_not_loaded(path: Path, error: Exception) -> str:
@@ -49,7 +63,7 @@ def _why_not_loaded(path: Path, error: Exception) -> str:
     start = first_bytes(path)
     if start.startswith(b"PK") and not zipfile.is_zipfile(path):
         return "its end, which lists the content, is missing: it was cut short, so fetch it again"
-    if str(error).startswith(_NO_CHECKPOINT):
+    if str(error).startswith(_NO_CHECKPOINT) or not zipfile.is_zipfile(path):
         return (
             f"it begins with {start!r}; expected a file of torch.save, so fetch it again or save "
             "it with torch.save"

@@ -85,3 +85,20 @@ def test_a_file_that_was_cut_short_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(WeightsError, match="it was cut short, so fetch it again"):
         read_torch_file(path)
+
+
+def test_a_damaged_tensor_is_found(tmp_path):
+    path = tmp_path / "damaged.pt"
+    torch.save({"w": torch.ones(1000)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.ones(1000).numpy().tobytes()) + 100] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(WeightsError, match="is damaged: the checksum of .* is wrong"):
+        read_torch_file(path)
+
+
+def test_text_is_refused_with_a_reason(tmp_path):
+    path = tmp_path / "text.pt"
+    path.write_text("hello world")
+    with pytest.raises(WeightsError, match="it begins with b'hello world'"):
+        read_torch_file(path)
