@@ -153,7 +153,9 @@ def remove_chain(folder: Path, record: ChainRecord) -> None:
     """Remove the record of a chain and then its files, so that no stale file stays."""
     (folder / (record.stem + RECORD_SUFFIX)).unlink(missing_ok=True)
     for name in record.file_bytes or {}:
-        (folder / name).unlink(missing_ok=True)
+        # A record that was edited may name files of other directories.
+        if Path(name).name == name:
+            (folder / name).unlink(missing_ok=True)
 
 
 def file_sizes(folder: Path, names: set[str]) -> dict[str, int]:

@@ -35,6 +35,7 @@ from openfold_opt.predict.chain_input import (
     PreparedChain,
 )
 from openfold_opt.predict.command import choose_device
+from openfold_opt.predict.fasta import check_sequence
 from openfold_opt.predict.file_names import weights_names
 from openfold_opt.predict.forward import RowSink, predict_chain
 from openfold_opt.predict.inputs import prepare_chain, read_chains
@@ -55,7 +56,7 @@ class PredictorSettings:
 
     checkpoint: str | None = None
     """Of a run directory: best, last, or the name of a folder; None: last."""
-    model_config: Path | None = None
+    model_config: PathLike | None = None
     """File with the sizes of the model; None: those of the run, else those of AlphaFold2."""
     max_msa_clusters: int | None = None
     """None, here and in the next two: the value of the weights."""
@@ -102,6 +103,8 @@ class Predictor:
         """
         single = isinstance(weights, str | os.PathLike)
         paths = tuple(Path(path) for path in ([weights] if single else weights))
+        if not paths:
+            raise ValueError("no weights are given; name at least one file or run directory")
         self.names = weights_names(paths)
         self.dap, self.settings = dap, settings
         is_chosen = isinstance(device, torch.device)
@@ -154,6 +157,8 @@ class Predictor:
             ValueError: the sequence or an alignment is wrong, or the chain does not fit.
             FloatingPointError: an output is not finite.
         """
+        if rank_by not in ("plddt", "ptm"):
+            raise ValueError(f"rank_by is {rank_by!r}; expected 'plddt' or 'ptm'")
         single = isinstance(alignments, str | os.PathLike)
         paths = [Path(path) for path in ([alignments] if single else alignments)]
         templates = None if template_structures is None else Path(template_structures)
@@ -322,9 +327,16 @@ def _chain(
     name: str, sequence: str, *, alignments: Sequence[Path], template_structures: Path | None
 ) -> ChainInput:
     """Return the chain of a sequence. Raises ValueError if it cannot be predicted."""
+    if name.split() != [name]:
+        raise ValueError(f"the name of the chain is {name!r}; expected one word")
+    letters = "".join(sequence.split())
+    try:
+        check_sequence(letters)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
     with tempfile.TemporaryDirectory() as folder:
         fasta = Path(folder) / "sequence.fasta"
-        fasta.write_text(f">{name}\n{sequence}\n", encoding="utf-8")
+        fasta.write_text(f">{name}\n{letters}\n", encoding="utf-8")
         chains, failures = read_chains(
             [fasta],
             alignments=alignments,
@@ -332,13 +344,20 @@ def _chain(
             single_sequence=not alignments,
         )
     if failures:
-        raise ValueError(f"{failures[0].name}: {failures[0].message}")
+        _, _, reason = failures[0].message.partition(": ")
+        raise ValueError(f"{name}: {reason}")
     return replace(chains[0], origin="a Python call")
 
 
 def _read(path: Path, settings: PredictorSettings) -> PublishedWeights:
     """Read weights, and replace their settings by those that are given."""
-    weights = read_weights(path, model_config=settings.model_config, checkpoint=settings.checkpoint)
+    sizes = None if settings.model_config is None else Path(settings.model_config)
+    try:
+        weights = read_weights(path, model_config=sizes, checkpoint=settings.checkpoint)
+    except OSError as error:
+        raise ValueError(
+            f"cannot read the weights {path}: {error}; make them readable, or name other weights"
+        ) from error
     names = ("max_msa_clusters", "max_extra_msa", "num_recycling_iterations")
     given = {name: getattr(settings, name) for name in names}
     return replace(weights, settings=with_options(weights.settings, given))

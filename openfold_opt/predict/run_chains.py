@@ -302,7 +302,8 @@ class ChainRunner:
 
     def _describe(self, job: ChainJob, error: Exception) -> ChainFailure:
         if is_lost_connection(error):
-            reason = str(error).splitlines()[0]
+            # Gloo continues with advice on its own bugs.
+            reason = str(error).splitlines()[0].partition(" This is typically")[0]
             return ChainFailure(kind="lost rank", message=f"another rank was lost: {reason}")
         if not is_out_of_memory(error):
             return ChainFailure(kind="other", message=f"{type(error).__name__}: {error}")

@@ -386,3 +386,13 @@ def test_a_run_with_templates_is_another_run(run, tmp_path):
     assert run({"a": sequence(0)})[0] == 0
     code, _, error = run({"a": sequence(0)}, "--template-structures", str(tmp_path))
     assert code == 2 and "template_structures was False and is True" in error
+
+
+def test_an_edited_record_removes_no_files_of_other_directories(run, tmp_path):
+    assert run({"a": sequence(0)})[0] == 0
+    path, other = tmp_path / "out" / "a.json", tmp_path / "other"
+    other.write_text("abc")
+    record = json.loads(path.read_text()) | {"file_bytes": {"../other": 3}}
+    path.write_text(json.dumps(record))
+    assert run({"a": sequence(0)}, "--overwrite")[0] == 0
+    assert other.read_text() == "abc"

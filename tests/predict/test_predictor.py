@@ -55,6 +55,47 @@ def test_a_wrong_sequence_is_a_value_error(shared):
         predictor.predict("MK:TA")
 
 
+def test_wrong_arguments_of_the_python_interface(shared):
+    config = str(shared / "golden" / "model_tiny" / "config.json")
+    predictor = Predictor(
+        str(weights(shared, "model_3_tiny.npz")),
+        device="cpu",
+        settings=PredictorSettings(model_config=config),
+    )
+    with pytest.raises(ValueError, match="rank_by is 'tm'; expected 'plddt' or 'ptm'"):
+        predictor.predict(SEQUENCE, rank_by="tm")
+    with pytest.raises(ValueError, match="no weights are given"):
+        Predictor([])
+
+
+def test_weights_that_cannot_be_read_are_named(monkeypatch):
+    def read_weights(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("openfold_opt.predict.predictor.read_weights", read_weights)
+    with pytest.raises(ValueError, match="cannot read the weights w.npz: .*Permission denied"):
+        Predictor("w.npz", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("sequence", "name", "message"),
+    [
+        (f"{SEQUENCE}\n>q\n{SEQUENCE}", "q", "q: found '>' at position 19"),
+        (f">q\n{SEQUENCE}", "q", "q: found '>' at position 1 "),
+        (f";{SEQUENCE}", "q", "q: found ';' at position 1 "),
+        ("", "q", "q: the sequence is empty"),
+        (SEQUENCE, "two words", "'two words'; expected one word"),
+        (SEQUENCE, "a\n>b", "expected one word"),
+        (SEQUENCE, "", "expected one word"),
+    ],
+)
+def test_a_python_call_takes_one_sequence_with_one_name(shared, sequence, name, message):
+    path = weights(shared, "model_3_tiny.npz")
+    predictor = Predictor(path, device="cpu", settings=settings(shared))
+    with pytest.raises(ValueError, match=message):
+        predictor.predict(sequence, name=name)
+
+
 def test_the_command_gives_the_result_of_the_python_interface(shared, tmp_path, alignment, capsys):
     path = weights(shared, "model_1_ptm_tiny.npz")
     arguments = [alignment, "--weights", path, "--out", tmp_path / "out", "--device", "cpu"]

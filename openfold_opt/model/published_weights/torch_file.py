@@ -51,7 +51,7 @@ def _check_sums(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as file:
             damaged = file.testzip()
-    except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
+    except (zipfile.BadZipFile, RuntimeError, OSError) as error:
         raise WeightsError(f"{path} is damaged: {error}; fetch it again") from error
     if damaged is not None:
         raise WeightsError(f"{path} is damaged: the checksum of {damaged} is wrong; fetch it again")
