@@ -144,8 +144,8 @@ def _add_weights(group: argparse._ArgumentGroup) -> None:
         "--max-msa-clusters",
         type=int,
         metavar="N",
-        help="rows of the MSA representation, with templates including theirs (default: that of "
-        "the run, else 512)",
+        help="rows that are drawn from the alignment; each template adds a row (default: that of "
+        "the run, else 508, or 512 for weights without templates)",
     )
     group.add_argument(
         "--max-extra-msa",

@@ -192,6 +192,12 @@ def test_a_chain_with_the_name_of_another_one_is_refused(run):
     assert code == 2 and "differs from chain a" in error
 
 
+def test_results_without_templates_are_not_those_of_a_run_with_templates(run, tmp_path):
+    run({"a": sequence(0)})
+    code, _, error = run({"a": sequence(0)}, "--template-structures", str(tmp_path))
+    assert code == 2 and "use_templates was" in error and "--overwrite" in error
+
+
 def test_files_that_no_run_wrote_are_not_replaced(run, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.cif").write_text("mine")

@@ -50,6 +50,9 @@ def test_settings_have_origins():
     assert str(settings["recycling_tolerance"]) == "none (default)"
     assert str(settings["exclude_templates"]) == "1abc_A (option)"
     assert str(settings["max_template_date"]) == f"{today} (default)"
+    assert str(settings["use_templates"]) == "no (default)"
+    assert parse("a.fasta --template-structures s --weights w --out d").value("use_templates")
+    assert parse("--data-dir s --weights w --out d").value("use_templates")
 
 
 @pytest.mark.parametrize(
@@ -68,6 +71,7 @@ def test_settings_have_origins():
         ("a.fasta --weights w --out d --recycling-tolerance nan", "expected at least 0"),
         ("a.fasta --weights w --out d --max-template-date 2020-13-01", "expected YYYY-MM-DD"),
         ("--plan-only --length 0", "expected at least 1"),
+        ("--plan-only --device h200", "add --length N, INPUT or --data-dir"),
     ],
 )
 def test_wrong_options_are_refused(text, message):
