@@ -36,7 +36,12 @@ class FoundFiles:
 
     def describe_missing(self) -> str:
         """Say where rows were looked for, and what to do without them."""
-        where = ", ".join(self.looked_for) or "no directory of alignments, because none is given"
+        if not self.looked_for:
+            return (
+                "no alignment is given; name the file or directory with --alignments, or predict "
+                "from the sequence alone with --single-sequence"
+            )
+        where = ", ".join(self.looked_for)
         notes = "".join(f"; {note}" for note in self.notes)
         return (
             f"no alignment found; looked for {where}{notes}; name the directory of the alignments, "

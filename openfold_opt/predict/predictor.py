@@ -54,7 +54,7 @@ class PredictorSettings:
 
     checkpoint: str | None = None
     """Of a run directory: best, last, or the name of a folder; None: last."""
-    model_config: Path | None = None
+    model_config: PathLike | None = None
     """File with the sizes of the model; None: those of the run, else those of AlphaFold2."""
     max_msa_clusters: int | None = None
     """None, here and in the next two: the value of the weights."""
@@ -329,7 +329,8 @@ def _chain(
 
 def _read(path: Path, settings: PredictorSettings) -> PublishedWeights:
     """Read weights, and replace their settings by those that are given."""
-    weights = read_weights(path, model_config=settings.model_config, checkpoint=settings.checkpoint)
+    config = None if settings.model_config is None else Path(settings.model_config)
+    weights = read_weights(path, model_config=config, checkpoint=settings.checkpoint)
     names = ("max_msa_clusters", "max_extra_msa", "num_recycling_iterations")
     given = {name: getattr(settings, name) for name in names}
     return replace(weights, settings=with_options(weights.settings, given))

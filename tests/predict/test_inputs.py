@@ -47,7 +47,7 @@ def test_missing_alignment_names_the_files_looked_for(tmp_path):
         assert text in failures[0].message
     assert "alignments/C differs in upper and lower case" in failures[1].message
     _, (failure, _) = read_chains([fasta])
-    assert "no directory of alignments, because none is given" in failure.message
+    assert "no alignment is given; name the file or directory with --alignments" in failure.message
 
 
 def test_single_sequence(tmp_path):
