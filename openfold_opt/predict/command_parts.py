@@ -7,6 +7,8 @@ import torch
 from openfold_opt.model.config import ModelConfig
 from openfold_opt.model.published_weights.model_sizes import read_model_config
 from openfold_opt.model.published_weights.weight_settings import (
+    MAX_EXTRA_MSA,
+    MAX_MSA_ROWS,
     MAX_TEMPLATES,
     NUM_RECYCLING_ITERATIONS,
 )
@@ -15,10 +17,9 @@ from openfold_opt.predict.chain_input import ChainFailure, ChainInput
 from openfold_opt.predict.command import Parts, choose_device
 from openfold_opt.predict.inputs import read_chains
 from openfold_opt.predict.memory_plan import describe_plan
-from openfold_opt.predict.options import InputOptions, OptionError, PredictOptions
+from openfold_opt.predict.options import OptionError, PredictOptions
 from openfold_opt.predict.predictor import Predictor, PredictorSettings
 from openfold_opt.predict.progress import print_line
-from openfold_opt.predict.run_settings import RunSetting
 from openfold_opt.predict.scores import describe_failure
 
 
@@ -36,16 +37,12 @@ def _load_models(options: PredictOptions, device: torch.device, dap: AxisGroup) 
             num_recycling_iterations=options.weights.num_recycling_iterations,
             recycling_tolerance=options.value("recycling_tolerance"),
             seed=options.value("seed"),
-            use_templates=_has_templates(options.inputs),
+            use_templates=bool(options.value("use_templates")),
             max_template_date=options.value("max_template_date"),
             excluded_templates=frozenset(excluded.split(",")) - {""},
         ),
         dap=dap,
     )
-
-
-def _has_templates(inputs: InputOptions) -> bool:
-    return inputs.template_structures is not None or inputs.data_dir is not None
 
 
 def _read_inputs(options: PredictOptions) -> tuple[list[ChainInput], list[ChainFailure]]:
@@ -54,17 +51,18 @@ def _read_inputs(options: PredictOptions) -> tuple[list[ChainInput], list[ChainF
         inputs.paths,
         alignments=inputs.alignments,
         template_structures=inputs.template_structures,
-        single_sequence=bool(options.value("single_sequence")),
+        # A memory plan depends on the lengths only.
+        single_sequence=options.plan_only or bool(options.value("single_sequence")),
         data_dir=inputs.data_dir,
         chain_names=inputs.chains,
     )
 
 
 def _print_plan(options: PredictOptions) -> int:
-    """Print the plans of --plan-only. Return 0 if all chains fit, else 1.
+    """Print the plans of --plan-only. Return 0 if all chains can be predicted and fit, else 1.
 
-    Without weights, the model is AlphaFold2 with the number of templates that --alignments and
-    --template-structures imply.
+    Without weights, the model is AlphaFold2. Chains have 4 templates if --template-structures or
+    --data-dir is given.
     """
     lengths, unusable = options.lengths, []
     if not lengths:
@@ -75,10 +73,8 @@ def _print_plan(options: PredictOptions) -> int:
     dtype = str(options.value("dtype"))
     if dtype == "auto":
         dtype = "fp32" if str(device) == "cpu" else "bf16"
-    given = {
-        "max_msa_clusters": options.weights.max_msa_clusters,
-        "max_extra_msa": options.weights.max_extra_msa,
-    }
+    num_templates = MAX_TEMPLATES if options.value("use_templates") else 0
+    clusters, extra_msa = options.weights.max_msa_clusters, options.weights.max_extra_msa
     recycling = options.weights.num_recycling_iterations
     lines, all_fit = describe_plan(
         lengths,
@@ -86,9 +82,11 @@ def _print_plan(options: PredictOptions) -> int:
         device=device,
         dtype=dtype,
         dap_size=options.dap or 1,
-        num_templates=MAX_TEMPLATES if _has_templates(options.inputs) else 0,
+        # The rows of the templates are added to those that are drawn, as in a prediction.
+        max_msa_clusters=MAX_MSA_ROWS if clusters is None else clusters + num_templates,
+        max_extra_msa=MAX_EXTRA_MSA if extra_msa is None else extra_msa,
+        num_templates=num_templates,
         num_passes=(NUM_RECYCLING_ITERATIONS if recycling is None else recycling) + 1,
-        **{name: value for name, value in given.items() if value is not None},
     )
     lines += [f"FAILED (input): {describe_failure(failure)}" for failure in unusable]
     for line in lines:
@@ -104,9 +102,7 @@ def _read_lengths(options: PredictOptions) -> tuple[tuple[int, ...], list[ChainF
     """
     if not options.inputs.paths and options.inputs.data_dir is None:
         raise OptionError("--plan-only has no lengths; give --length N, or INPUT")
-    # A plan needs no alignments.
-    single = RunSetting(value=True, origin="option")
-    chains, unusable = _read_inputs(options.with_setting("single_sequence", single))
+    chains, unusable = _read_inputs(options)
     if not chains:
         raise OptionError("; ".join(map(describe_failure, unusable)) or "the input has no chains")
     return tuple(sorted({len(chain.sequence) for chain in chains}, reverse=True)), unusable

@@ -17,7 +17,7 @@ DESCRIPTION = """\
 Predict the structures of protein chains with trained AlphaFold2 weights.
 
 INPUT is one or several of: a FASTA file with any number of chains, an a3m file, a directory of
-them. Put INPUT before --weights. Or use --data-dir and --chains for chains of converted data.
+them. Put INPUT before the options. Or use --data-dir and --chains for chains of converted data.
 """
 EPILOG = """\
 several GPUs:
@@ -34,9 +34,9 @@ several GPUs:
 outputs, in the directory --out:
   NAME.cif             the structure (of the best weights) with pLDDT in the B factor
   NAME_pae.npy         predicted aligned error, float16, if the weights predict it
-  NAME.json            scores; written last, so the chain is finished
+  NAME.json            scores, templates, warnings; written last, when the chain is finished
   NAME_rank_1_WEIGHTS.cif, ...  with several weights: the structure of each, best first
-  summary.json         settings, weights, versions and the scores of all chains
+  summary.json         settings with the seed, weights, versions and the scores of all chains
 
 exit codes: 0 all chains have a structure, 1 some failed (their reasons are printed and stored), 2
 refused before the start, 76 another rank was lost, 130 Ctrl-C, 143 SIGTERM. The same command
@@ -93,8 +93,8 @@ def _add_inputs(group: argparse._ArgumentGroup) -> None:
         "--template-structures",
         type=Path,
         metavar="DIR",
-        help="directory of mmCIF files for the templates that .hhr files name; without it no "
-        "templates are used",
+        help="directory of mmCIF files of the templates; the hits come from .hhr files among "
+        "the alignments. Without it no templates are used",
     )
     group.add_argument(
         "--max-template-date",
@@ -109,7 +109,10 @@ def _add_inputs(group: argparse._ArgumentGroup) -> None:
         help="PDB entries (1abc) or chains (1abc_A) that are never templates",
     )
     group.add_argument(
-        "--data-dir", type=Path, metavar="SHARDS", help="converted data, in place of INPUT"
+        "--data-dir",
+        type=Path,
+        metavar="SHARDS",
+        help="data that data_prep converted, in place of INPUT",
     )
     group.add_argument(
         "--chains",
@@ -148,8 +151,8 @@ def _add_weights(group: argparse._ArgumentGroup) -> None:
         "--max-msa-clusters",
         type=int,
         metavar="N",
-        help="rows of the MSA representation, with templates including theirs (default: that of "
-        "the run, else 512)",
+        help="rows that are drawn from the alignment; each template adds a row (default: that of "
+        "the run, else 508, or 512 for weights without templates)",
     )
     group.add_argument(
         "--max-extra-msa",
@@ -218,8 +221,8 @@ def _add_plan(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--plan-only",
         action="store_true",
-        help="print time and memory and whether the chain fits, and end; needs no weights and no "
-        "GPU",
+        help="print the estimated time, the memory, and whether the chain fits, and exit; needs no "
+        "weights and no GPU. --dap P plans for P GPUs, --template-structures for 4 templates",
     )
     group.add_argument(
         "--length",

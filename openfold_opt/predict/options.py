@@ -67,7 +67,7 @@ class PredictOptions:
     inputs: InputOptions
     weights: WeightOptions
     settings: Mapping[str, RunSetting]
-    """Value and origin of every option of DEFAULTS."""
+    """Value and origin of every option of DEFAULTS, and whether templates are used."""
     out: Path | None
     overwrite: bool
     dap: int | None
@@ -121,6 +121,8 @@ def read_options(args: argparse.Namespace) -> PredictOptions:
     _check_ranges(options)
     if not options.plan_only:
         _check_complete(options)
+    elif not options.lengths and not options.inputs.paths and options.inputs.data_dir is None:
+        raise OptionError("--plan-only has no chain; add --length N, INPUT or --data-dir SHARDS")
     return options
 
 
@@ -139,6 +141,11 @@ def _settings(args: argparse.Namespace) -> dict[str, RunSetting]:
         settings[name] = RunSetting(
             value=value if is_given else default, origin="option" if is_given else "default"
         )
+    has_structures = args.template_structures is not None
+    settings["use_templates"] = RunSetting(
+        value=has_structures or args.data_dir is not None,
+        origin="option" if has_structures else "default",
+    )
     return settings
 
 

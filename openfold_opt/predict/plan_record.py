@@ -160,7 +160,7 @@ class MemoryPlan:
         yield f"rows per block: {', '.join(rows)}{groups}{offload}"
         if self.expected is not None:
             yield (
-                f"expected time (estimated, nothing is measured): {self.expected.seconds:,.0f} s"
+                f"expected time (an estimate, not a measurement): {self.expected.seconds:,.0f} s"
                 + (
                     f", {self.expected.communication_share:.0%} of it communication"
                     if division.dap_size > 1

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from openfold_opt.predict.chain_record import ChainFailure, ChainRecord, ModelScores
+from openfold_opt.predict.chain_record import (
+    RECORD_SUFFIX,
+    ChainFailure,
+    ChainRecord,
+    ModelScores,
+)
 from openfold_opt.predict.models import TimedPrediction
 
 if TYPE_CHECKING:
@@ -47,7 +52,17 @@ def line_of(record: ChainRecord) -> str:
         scores += f", pTM {best.ptm:.3f}"
     if len(record.models) > 1:
         scores += f" (best of {len(record.models)}: {best.weights})"
-    return f"{start}, {seconds:.1f} s, {passes} passes, {scores}"
+    used = f"{_count(record.num_alignment_rows or 0, 'alignment row')}, " + _count(
+        len(record.templates), "template"
+    )
+    line = f"{start}, {used}, {seconds:.1f} s, {passes} passes, {scores}"
+    if not record.warnings:
+        return line
+    return f"{line}; {_count(len(record.warnings), 'warning')} in {record.stem}{RECORD_SUFFIX}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def model_scores(

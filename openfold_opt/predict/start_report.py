@@ -48,6 +48,9 @@ def _describe_chains(jobs: Sequence[ChainJob], num_chains: int) -> Iterator[str]
         yield f"{finished}nothing to predict"
         return
     lengths = [len(job.chain.sequence) for job in jobs]
+    if len(jobs) == 1:
+        yield f"{finished}1 chain to predict, {lengths[0]:,} residues"
+        return
     yield (
         f"{finished}{len(jobs)} chains to predict, {min(lengths):,} to {max(lengths):,} residues"
     )

@@ -63,7 +63,7 @@ def test_one_chain_of_ten_fails_and_a_rerun_does_only_that_one(run, tmp_path):
     assert summary["chains"][4]["error"]["kind"] == "not finite"
     before = times_of(out)
     code, text, _ = run(ten_chains(bad=sequence(4)))
-    assert code == 0 and "9 of 10 chains are finished; 1 chains to predict" in text
+    assert code == 0 and "9 of 10 chains are finished; 1 chain to predict" in text
     assert "[1/1] chain4" in text
     after = times_of(out)
     assert len(after) == 10 and {name: after[name] for name in before} == before
@@ -191,6 +191,19 @@ def test_a_chain_with_the_name_of_another_one_is_refused(run):
     run({"a": sequence(0)})
     code, _, error = run({"a": sequence(1)})
     assert code == 2 and "differs from chain a" in error
+
+
+def test_a_line_of_progress_says_what_was_used(run):
+    _, text, _ = run({"a": sequence(0)})
+    assert "1 chain to predict, 20 residues" in text
+    assert "[1/1] a: 20 residues, 7 alignment rows, 1 template, " in text
+    assert text.splitlines()[-2].endswith("; 2 warnings in a.json")
+
+
+def test_results_without_templates_are_not_those_of_a_run_with_templates(run, tmp_path):
+    run({"a": sequence(0)})
+    code, _, error = run({"a": sequence(0)}, "--template-structures", str(tmp_path))
+    assert code == 2 and "use_templates was" in error and "--overwrite" in error
 
 
 def test_files_that_no_run_wrote_are_not_replaced(run, tmp_path):

@@ -50,6 +50,9 @@ def test_settings_have_origins():
     assert str(settings["recycling_tolerance"]) == "none (default)"
     assert str(settings["exclude_templates"]) == "1abc_A (option)"
     assert str(settings["max_template_date"]) == f"{today} (default)"
+    assert str(settings["use_templates"]) == "no (default)"
+    assert parse("a.fasta --template-structures s --weights w --out d").value("use_templates")
+    assert parse("--data-dir s --weights w --out d").value("use_templates")
 
 
 @pytest.mark.parametrize(
@@ -71,6 +74,7 @@ def test_settings_have_origins():
         ("a.fasta --weights w --out d --recycling-tolerance inf", "out of range"),
         ("a.fasta --weights w --out d --exclude-templates 1abc,2xyz!", "2xyz! is no PDB entry"),
         ("--plan-only --length 0", "expected at least 1"),
+        ("--plan-only --device h200", "add --length N, INPUT or --data-dir"),
     ],
 )
 def test_wrong_options_are_refused(text, message):

@@ -13,7 +13,7 @@ SEQUENCE = "MKTAYIAKQRQISFVKSH"
 def settings(shared, **changes) -> PredictorSettings:
     """Settings for the small model: one recycling iteration, so that a test takes seconds."""
     return PredictorSettings(
-        model_config=shared / "golden" / "model_tiny" / "config.json",
+        model_config=str(shared / "golden" / "model_tiny" / "config.json"),
         num_recycling_iterations=1,
         **changes,
     )
