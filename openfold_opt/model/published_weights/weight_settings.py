@@ -102,8 +102,7 @@ def with_options(
         if value is None:
             continue
         if value < _MINIMA[name]:
-            option = "--" + name.replace("_", "-")
-            raise WeightsError(f"{option} {value}: expected at least {_MINIMA[name]}")
+            raise WeightsError(f"{name} is {value}; expected at least {_MINIMA[name]}")
         changed[name] = Setting(value=value, origin="option")
     return changed
 

@@ -63,7 +63,7 @@ def test_the_settings_are_those_of_the_run_unless_an_option_is_given(run):
         "max_msa_clusters 9 (run), max_extra_msa 99 (option), max_templates 2 (run), "
         "num_recycling_iterations 3 (default)"
     )
-    with pytest.raises(WeightsError, match="--max-msa-clusters 0: expected at least 1"):
+    with pytest.raises(WeightsError, match="max_msa_clusters is 0; expected at least 1"):
         with_options(settings, {"max_msa_clusters": 0})
 
 
