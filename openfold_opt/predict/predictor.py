@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -237,7 +238,7 @@ class Predictor:
                 "max_templates",
             )
         }
-        masking = {
+        masking: dict[str, Any] = {
             name: float(weights.settings[name].value)
             for name in MASKING
             if name in weights.settings
