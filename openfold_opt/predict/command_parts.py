@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from openfold_opt.model.config import ModelConfig
 from openfold_opt.model.published_weights.model_sizes import read_model_config
+from openfold_opt.model.published_weights.reading import read_weights
 from openfold_opt.model.published_weights.weight_settings import (
-    MAX_EXTRA_MSA,
-    MAX_MSA_ROWS,
-    MAX_TEMPLATES,
-    NUM_RECYCLING_ITERATIONS,
+    Setting,
+    default_settings,
+    with_options,
 )
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.predict.chain_input import ChainFailure, ChainInput
@@ -61,8 +63,8 @@ def _read_inputs(options: PredictOptions) -> tuple[list[ChainInput], list[ChainF
 def _print_plan(options: PredictOptions) -> int:
     """Print the plans of --plan-only. Return 0 if all chains can be predicted and fit, else 1.
 
-    Without weights, the model is AlphaFold2. Chains have 4 templates if --template-structures or
-    --data-dir is given.
+    Without weights, the model is AlphaFold2. Chains have templates if --template-structures or
+    --data-dir is given. Of several sets of weights, the first one counts.
     """
     lengths, unusable = options.lengths, []
     if not lengths:
@@ -73,20 +75,19 @@ def _print_plan(options: PredictOptions) -> int:
     dtype = str(options.value("dtype"))
     if dtype == "auto":
         dtype = "fp32" if str(device) == "cpu" else "bf16"
-    num_templates = MAX_TEMPLATES if options.value("use_templates") else 0
-    clusters, extra_msa = options.weights.max_msa_clusters, options.weights.max_extra_msa
-    recycling = options.weights.num_recycling_iterations
+    config, sizes = _planned_model(options)
+    num_templates = sizes["max_templates"] if options.value("use_templates") else 0
     lines, all_fit = describe_plan(
         lengths,
-        config=_planned_model(options),
+        config=config,
         device=device,
         dtype=dtype,
         dap_size=options.dap or 1,
         # The rows of the templates are added to those that are drawn, as in a prediction.
-        max_msa_clusters=MAX_MSA_ROWS if clusters is None else clusters + num_templates,
-        max_extra_msa=MAX_EXTRA_MSA if extra_msa is None else extra_msa,
+        max_msa_clusters=sizes["max_msa_clusters"] + num_templates,
+        max_extra_msa=sizes["max_extra_msa"],
         num_templates=num_templates,
-        num_passes=(NUM_RECYCLING_ITERATIONS if recycling is None else recycling) + 1,
+        num_passes=sizes["num_recycling_iterations"] + 1,
     )
     lines += [f"FAILED (input): {describe_failure(failure)}" for failure in unusable]
     for line in lines:
@@ -108,9 +109,22 @@ def _read_lengths(options: PredictOptions) -> tuple[tuple[int, ...], list[ChainF
     return tuple(sorted({len(chain.sequence) for chain in chains}, reverse=True)), unusable
 
 
-def _planned_model(options: PredictOptions) -> ModelConfig:
-    path = options.weights.model_config
-    return ModelConfig() if path is None else read_model_config(path)
+def _planned_model(options: PredictOptions) -> tuple[ModelConfig, dict[str, int]]:
+    """Return the sizes of the model, and the values of the settings that a plan depends on."""
+    given = options.weights
+    if given.paths:
+        weights = read_weights(
+            given.paths[0], model_config=given.model_config, checkpoint=given.checkpoint
+        )
+        config, settings = weights.config, weights.settings
+    else:
+        path = given.model_config
+        config = ModelConfig() if path is None else read_model_config(path)
+        config = replace(config, has_templates=bool(options.value("use_templates")))
+        settings = default_settings(config, sizes=Setting(value="", origin="default"))
+    names = ("max_msa_clusters", "max_extra_msa", "num_recycling_iterations")
+    settings = with_options(settings, {name: getattr(given, name) for name in names})
+    return config, {name: int(settings[name].value) for name in (*names, "max_templates")}
 
 
 PARTS = Parts(read_inputs=_read_inputs, load_models=_load_models, print_plan=_print_plan)

@@ -55,3 +55,13 @@ def test_rows_of_templates_are_added_as_in_a_prediction(planned, words, rows, te
     assert print_plan("--length", 100, *words) == 0
     found = planned[0]
     assert (found["max_msa_clusters"], found["num_templates"]) == (rows, templates)
+
+
+def test_weights_give_sizes_templates_and_rows(shared, planned):
+    """AlphaFold's model 3 has no templates."""
+    weights = ("--weights", shared / "golden" / "weights" / "model_3_tiny.npz")
+    sizes = ("--model-config", shared / "golden" / "model_tiny" / "config.json")
+    assert print_plan("--length", 100, "--template-structures", "pdb", *weights, *sizes) == 0
+    found = planned[0]
+    assert (found["max_msa_clusters"], found["num_templates"]) == (512, 0)
+    assert not found["config"].has_templates and found["config"].c_m < 256
