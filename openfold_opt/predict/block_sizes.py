@@ -16,6 +16,10 @@ BLOCK_BYTES = {"cpu": 16 * MIB, "cuda": 2048 * MIB}
 """Useful memory of a block, by type of device. On a CPU, small blocks stay near the caches. On a
 GPU, a block of a triangle multiplication reads all edges of one side, so that it takes more than a
 hundred rows to keep the matrix units busy at 10,000 residues."""
+_PRODUCT_SHARE = 0.25
+"""Share of the pair representation that a block of a triangle multiplication may take in addition
+on one rank of a CPU. At 1,024 residues its matrix products reach 82 GFLOP/s with 64 rows, and 34
+with 8."""
 _FIRST_BYTES = {"cpu": MIB, "cuda": 32 * MIB}
 _ROW_MULTIPLE = 16
 """Kernels work on tiles of this many rows."""
@@ -27,11 +31,27 @@ def first_rows(num_residues: int, element_bytes: int, device_type: str) -> dict[
     return dict.fromkeys(STEPS, rows)
 
 
+def useful_bytes(device_type: str, *, pair_bytes: int, dap_size: int) -> dict[Step, int]:
+    """Return the useful memory of a block of every step.
+
+    Args:
+        device_type: "cpu" or "cuda".
+        pair_bytes: bytes of the pair representation.
+        dap_size: number of ranks that share the chain. On a CPU they share its caches and memory.
+    """
+    is_cpu = device_type == "cpu"
+    block = BLOCK_BYTES[device_type] // (dap_size if is_cpu else 1)
+    sizes = dict.fromkeys(STEPS, block)
+    if is_cpu and dap_size == 1:
+        sizes["triangle_product"] += int(_PRODUCT_SHARE * pair_bytes)
+    return sizes
+
+
 def choose_rows(
     small: tuple[Mapping[Step, int], ForwardTrace],
     large: tuple[Mapping[Step, int], ForwardTrace],
     *,
-    block_bytes: int,
+    block_bytes: Mapping[Step, int],
     limit_bytes: int,
 ) -> dict[Step, int]:
     """Choose the rows of the blocks of every step.
@@ -39,7 +59,7 @@ def choose_rows(
     Args:
         small: rows of small blocks, and the trace with them.
         large: rows of larger blocks, and the trace with them.
-        block_bytes: useful memory of a block.
+        block_bytes: useful memory of a block of each step.
         limit_bytes: memory of the device for the forward.
     """
     chosen: dict[Step, int] = {}
@@ -52,7 +72,7 @@ def choose_rows(
         difference = large[1].steps[key].workspace_bytes - trace.workspace_bytes
         row_bytes = max(difference / max(rows[1] - rows[0], 1), 1.0)
         room = limit_bytes - (trace.peak_bytes - row_bytes * rows[0])
-        largest = _rounded(min(block_bytes, max(room, 0)) / row_bytes, trace.length)
+        largest = _rounded(min(block_bytes[step], max(room, 0)) / row_bytes, trace.length)
         chosen[step] = min(largest, chosen.get(step, largest))
     return chosen
 

@@ -15,7 +15,7 @@ import torch
 from openfold_opt.kernels.interface import KernelConfig, KernelSet
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.config import ModelConfig
-from openfold_opt.predict.block_sizes import BLOCK_BYTES, choose_rows, first_rows, halve_rows
+from openfold_opt.predict.block_sizes import choose_rows, first_rows, halve_rows, useful_bytes
 from openfold_opt.predict.device_memory import Device, device_of
 from openfold_opt.predict.expected_time import ExpectedTime, expected_time
 from openfold_opt.predict.forward_trace import ForwardTrace
@@ -209,8 +209,9 @@ class _Planner:
         chosen = choose_rows(
             (rows, small),
             (twice, large),
-            # Ranks on a CPU share its caches and its memory.
-            block_bytes=BLOCK_BYTES[self.device.type] // (dap_size if self.device.is_cpu else 1),
+            block_bytes=useful_bytes(
+                self.device.type, pair_bytes=self._pair_bytes(sizes), dap_size=dap_size
+            ),
             limit_bytes=limit,
         )
         for _ in range(_MAX_TRIALS):
@@ -220,6 +221,10 @@ class _Planner:
                 return larger, trace
             chosen = halve_rows(chosen, trace, limit_bytes=limit)
         return division, small
+
+    def _pair_bytes(self, sizes: ChainSizes) -> int:
+        """Return the bytes of the whole pair representation."""
+        return sizes.num_residues**2 * self.config.c_z * _element_bytes(self.dtype)
 
     def _trace(
         self, sizes: ChainSizes, division: Division, *, counts_work: bool = False
@@ -236,8 +241,7 @@ class _Planner:
 
     def _result(self, sizes: ChainSizes, division: Division, trace: ForwardTrace) -> MemoryPlan:
         features, dap_size = sizes.feature_bytes(), division.dap_size
-        element_bytes = _element_bytes(self.dtype)
-        pair_bytes = sizes.num_residues**2 * self.config.c_z * element_bytes
+        pair_bytes = self._pair_bytes(sizes)
         # The command keeps float32 weights on the host.
         rank_bytes = features + 2 * self.weight_bytes + _PROCESS_BYTES[self.device.type]
         if self.device.is_cpu:

@@ -188,7 +188,9 @@ def test_description_and_unknown_devices():
     lines, fits = describe_plan([1000], config=FULL, device="h200", dtype="bf16", dap_size=2)
     assert fits
     text = "\n".join(lines)
-    assert "estimated" in text and "peak by phase" in text and "2 x h200" in text
+    assert (
+        "an estimate, not a measurement" in text and "peak by phase" in text and "2 x h200" in text
+    )
     with pytest.raises(ValueError, match="unknown device 'v100'.*h200"):
         describe_plan([1000], config=FULL, device="v100", dtype="bf16")
 
