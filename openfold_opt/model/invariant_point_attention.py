@@ -85,14 +85,14 @@ class InvariantPointAttention(nn.Module):
         Returns:
             [batch, N_res, c_s]
         """
-        return self.attend(self.project(s, frames), z, frames, (mask, mask), plan)
+        return self.attend(self.project(s, frames), z, frames, (None, mask), plan)
 
     def attend(
         self,
         projected: ProjectedResidues,
         z: Tensor,
         frames: Rigid,
-        masks: tuple[Tensor, Tensor],
+        masks: tuple[Tensor | None, Tensor],
         plan: ExecutionPlan,
     ) -> Tensor:
         """Run lines 4-11 for some of the residues, the queries.
@@ -101,7 +101,8 @@ class InvariantPointAttention(nn.Module):
             projected: from `project`, with the queries of these residues.
             z: [batch, N_query, N_res, c_z], normalized.
             frames: [batch, N_query], those of the queries.
-            masks: of the queries [batch, N_query] and of all residues [batch, N_res].
+            masks: of the queries [batch, N_query], None if they are all residues, and of all
+                residues [batch, N_res].
             plan: kernels.
 
         Returns:

@@ -87,18 +87,18 @@ class TemplatePairEmbedder(nn.Module):
             num_bins=config.num_bins,
             inf=config.inf,
         )
-        row_one_hot, one_hot = (
-            F.one_hot(types, NUM_TEMPLATE_CLASSES).to(bins.dtype)
-            for types in (rows.aatype, cols.aatype)
+        one_hot, backbone = _types_and_backbone(cols, bins.dtype)
+        # On one device rows and columns are the same tensors.
+        row_one_hot, row_backbone = (
+            (one_hot, backbone)
+            if rows.aatype is cols.aatype
+            else _types_and_backbone(rows, bins.dtype)
         )
         shape = (*bins.shape[:-1], NUM_TEMPLATE_CLASSES)
         pseudo_beta_pairs = (
             rows.pseudo_beta_mask[..., :, None] * cols.pseudo_beta_mask[..., None, :]
         ).unsqueeze(-1)
-        backbone_pairs = (
-            _backbone_mask(rows.all_atom_mask)[..., :, None]
-            * _backbone_mask(cols.all_atom_mask)[..., None, :]
-        ).unsqueeze(-1)
+        backbone_pairs = (row_backbone[..., :, None] * backbone[..., None, :]).unsqueeze(-1)
         features = torch.cat(
             [
                 bins,
@@ -113,8 +113,8 @@ class TemplatePairEmbedder(nn.Module):
         return self.linear(features * backbone_pairs)
 
 
-def _backbone_mask(all_atom_mask: Tensor) -> Tensor:
-    """Return the mask [..., N_res] of residues with N, CA and C, from that of all atoms."""
+def _types_and_backbone(residues: TemplateResidues, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return one-hot residue types [.., N_res, 22], and the mask of residues with N, CA and C."""
     # Index with integers: a list of integers would be copied from the host to the device.
-    n, ca, c = (all_atom_mask[..., atom_order[name]] for name in ("N", "CA", "C"))
-    return n * ca * c
+    n, ca, c = (residues.all_atom_mask[..., atom_order[name]] for name in ("N", "CA", "C"))
+    return F.one_hot(residues.aatype, NUM_TEMPLATE_CLASSES).to(dtype), n * ca * c

@@ -25,13 +25,18 @@ def run_script(name, *arguments, **options):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **options)
 
 
-def test_both_programs_are_installed():
-    assert set(SCRIPTS) == {"openfold-data", "openfold-bench"}
+def test_all_programs_are_installed():
+    assert set(SCRIPTS) == {"openfold-data", "openfold-bench", "openfold-predict"}
     assert all(callable(EntryPoint(name, value, "").load()) for name, value in SCRIPTS.items())
 
 
 @pytest.mark.parametrize(
-    ("name", "module"), [("openfold-data", "data_prep"), ("openfold-bench", "benchmark")]
+    ("name", "module"),
+    [
+        ("openfold-data", "data_prep"),
+        ("openfold-bench", "benchmark"),
+        ("openfold-predict", "openfold_opt.predict"),
+    ],
 )
 def test_a_program_is_its_module(name, module):
     as_script = run_script(name, "--help")

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,37 +12,16 @@ import gemmi
 import numpy as np
 import pytest
 
-from tests.support.fake_prediction import fake_prediction, predict, write_fasta
+from tests.support.fake_prediction import (
+    fake_prediction,
+    predict,
+    sequence,
+    ten_chains,
+    times_of,
+    write_fasta,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
-LETTERS = "ARNDCQEGHILKMFPSTWYV"
-
-
-def sequence(number: int, length: int = 20) -> str:
-    return "".join(LETTERS[(number + i * i) % 20] for i in range(length))
-
-
-def ten_chains(bad: str = "WWNAN" + "A" * 15) -> dict[str, str]:
-    chains = {f"chain{number}": sequence(number, 16 + number) for number in range(10)}
-    return chains | {"chain4": bad}
-
-
-def times_of(folder: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.cif")}
-
-
-@pytest.fixture
-def run(tmp_path, capsys):
-    """Predict a dict of sequences in tmp_path/out; return exit code, output and errors."""
-
-    def predict_chains(sequences, *options, weights=("w_ptm",)):
-        fasta = write_fasta(tmp_path / "in.fasta", sequences)
-        out = tmp_path / "out"
-        code = predict(fasta, "--weights", *weights, "--out", out, "--workers", 0, *options)
-        text = capsys.readouterr()
-        return code, text.out, text.err
-
-    return predict_chains
 
 
 def summary_of(folder: Path) -> dict:
@@ -276,48 +254,6 @@ def test_a_full_disk_ends_the_run_without_half_written_files(
     assert not list(out.glob("*.tmp"))
     assert run(chains)[0] == 0
     assert len(list(out.glob("*.cif"))) == 2
-
-
-def start(fasta: Path, out: Path, *options: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "tests.support.fake_prediction", str(fasta)]
-    return subprocess.Popen(
-        [*command, "--weights", "w_ptm", "--out", str(out), *options],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
-)
-def test_a_killed_run_is_completed_by_a_rerun(run, tmp_path, number, code):
-    chains = ten_chains(bad="WWSLEEP" + "A" * 13)
-    fasta = write_fasta(tmp_path / "in.fasta", chains)
-    process = start(fasta, tmp_path / "out", "--workers", "1")
-    try:
-        for line in process.stdout:
-            if line == "sleeping\n":
-                break
-        process.send_signal(number)
-        _, error = process.communicate(timeout=300)
-    finally:
-        process.kill()
-    assert process.returncode == code, error
-    out = tmp_path / "out"
-    if number != signal.SIGKILL:
-        assert not list(out.glob("*.tmp")) and "finished chains stay" in error
-    for name in ("chain4.cif", "chain4_pae.npy", "chain4.json"):
-        assert not (out / name).exists()
-    num_before = len(times_of(out))
-    assert 0 < num_before < 10
-    write_fasta(fasta, ten_chains(bad=sequence(4)))
-    assert run(ten_chains(bad=sequence(4)))[0] == 0
-    assert len(times_of(out)) == 10 and not list(out.glob("*.tmp"))
-    for path in out.glob("*.cif"):
-        gemmi.read_structure(str(path))
 
 
 @pytest.mark.parametrize("device", ["tpu", "h200"])

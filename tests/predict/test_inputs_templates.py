@@ -166,7 +166,8 @@ def test_hits_without_structures_and_structures_without_hits(case):
     prepared = prepare_chain(alone, settings())
     assert prepared.templates == ()
     assert f"the template hits in {case.hits} are not used" in prepared.warnings[0]
-    assert prepare_chain(alone, settings(use_templates=False)).warnings == ()
+    without = prepare_chain(alone, settings(use_templates=False)).warnings
+    assert "no folder of template structures is given" in without[0]
     case.hits.unlink()
     assert "has no .hhr file" in case.prepare().warnings[0]
 

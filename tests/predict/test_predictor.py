@@ -134,7 +134,7 @@ def test_a_plan_of_an_input_needs_no_alignments(shared, tmp_path, capsys):
     code, text = plan(shared, capsys, fasta)
     assert code == 2 and "separates the chains of a complex" in text
     code, text = plan(shared, capsys)
-    assert code == 2 and "give --length N, or INPUT" in text
+    assert code == 2 and "add --length N, INPUT or --data-dir" in text
 
 
 def test_a_plan_with_more_ranks_than_residues_is_refused(shared, capsys):

@@ -264,5 +264,24 @@ def write_fasta(path: Path, sequences: dict[str, str]) -> Path:
     return path
 
 
+LETTERS = "ARNDCQEGHILKMFPSTWYV"
+
+
+def sequence(number: int, length: int = 20) -> str:
+    """Return a sequence that depends on a number."""
+    return "".join(LETTERS[(number + i * i) % 20] for i in range(length))
+
+
+def ten_chains(bad: str = "WWNAN" + "A" * 15) -> dict[str, str]:
+    """Return ten sequences by name; that of chain4 is `bad`."""
+    chains = {f"chain{number}": sequence(number, 16 + number) for number in range(10)}
+    return chains | {"chain4": bad}
+
+
+def times_of(folder: Path) -> dict[str, int]:
+    """Return the modification times of the structures in a folder."""
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.cif")}
+
+
 if __name__ == "__main__":
     run_program(lambda: predict(*sys.argv[1:]))

@@ -106,7 +106,7 @@ def test_a_kill_while_a_checkpoint_is_written_keeps_the_previous_one(whole, tmp_
     """The process is killed while it writes its second checkpoint, which is delayed."""
     script = """
         import sys, time
-        from openfold_opt.train.checkpoint import tensors
+        from openfold_opt.model.published_weights import checkpoint_tensors as tensors
         write_tensors = tensors.write_tensors
         def slow_write(folder, content):
             write_tensors(folder, content)

@@ -67,22 +67,23 @@ def allocations(profiler):
             yield event
 
 
-def bytes_of(tensors, leaves):
-    """Return the bytes of the storages of tensors that are not storages of leaves."""
-    inputs = {x.untyped_storage().data_ptr() for x in leaves}
+def bytes_of(tensors, inputs):
+    """Return the bytes of the storages of tensors that are not storages of inputs."""
+    inputs = {x.untyped_storage().data_ptr() for x in inputs}
     sizes = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}
     return sum(size for pointer, size in sizes.items() if pointer not in inputs)
 
 
 def real_workspace(run, arguments):
     leaves = arguments.leaves
+    inputs = (*leaves, *arguments.others, *arguments.updated)
     with torch.no_grad():
         results, inference = largest_bytes(lambda: run(*leaves))
     results = results if isinstance(results, tuple) else (results,)
-    inference -= bytes_of(results, leaves)
+    inference -= bytes_of(results, inputs)
     results, forward = largest_bytes(lambda: run(*leaves))
     results = results if isinstance(results, tuple) else (results,)
-    forward -= bytes_of(results, leaves)
+    forward -= bytes_of(results, inputs)
     if not leaves:
         return Workspace(inference=inference, forward=forward, backward=0)
     d_results = [torch.ones_like(x) for x in results]

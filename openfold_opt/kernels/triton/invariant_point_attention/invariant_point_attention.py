@@ -66,7 +66,7 @@ def invariant_point_attention_forward(
     z: Tensor,
     point_weights: Tensor,
     mask: Tensor,
-    query_mask: Tensor,
+    query_mask: Tensor | None,
     mask_inf: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Compute the results and the softmax statistics. All inputs are contiguous.
@@ -90,7 +90,7 @@ def invariant_point_attention_forward(
         z,
         point_weights,
         mask,
-        query_mask,
+        mask if query_mask is None else query_mask,
         scalars,
         points,
         pairs,
@@ -219,7 +219,7 @@ def invariant_point_attention(
         inputs.point_weights,
         mask,
     )
-    query_mask = (mask if query_mask is None else query_mask).contiguous()
+    query_mask = None if query_mask is None else query_mask.contiguous()
     scalars, points, pairs = _InvariantPointAttention.apply(
         mask_inf, query_mask, *(x.contiguous() for x in tensors)
     )
