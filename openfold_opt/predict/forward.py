@@ -155,9 +155,8 @@ def run_passes(
     device = model.input_embedder.linear_tf_m.weight.device
     previous, positions, changes = None, None, []
     for index in range(num_recycling_iterations + 1):
-        features = batch.at_pass(index)
-        trunk = run_trunk(model, features, previous, plan, keep_msa=keep_msa)
-        residues = on_device(features, device)
+        residues = on_device(batch.at_pass(index), device)
+        trunk = run_trunk(model, residues, previous, plan, keep_msa=keep_msa)
         structure = predict_structure(model, trunk, (residues.aatype, residues.seq_mask), plan)
         earlier, positions = positions, final_positions(residues, structure)
         change = None

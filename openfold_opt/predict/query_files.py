@@ -55,7 +55,7 @@ def read_records(paths: Sequence[Path]) -> tuple[list[QueryRecord], list[ChainFa
 
 
 def _name_failure(record: QueryRecord, first_of: dict[str, str]) -> ChainFailure | None:
-    """Check that a chain has a name of its own, and add the name to `first_of`."""
+    """Check that the name of a chain is unique, and add the name to `first_of`."""
     if not record.name:
         return ChainFailure(
             name=record.origin,

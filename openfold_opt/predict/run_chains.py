@@ -52,7 +52,7 @@ GIBIBYTE = 2**30
 
 
 class GroupError(RuntimeError):
-    """One rank of a group that shares a chain failed, so the group cannot go on together."""
+    """One rank of a group that shares a chain failed, so the group cannot continue."""
 
 
 class FeatureError(ValueError):
@@ -214,14 +214,8 @@ class ChainRunner:
             model_scores(name, predictions[name], rank=rank, files=kinds)
             for rank, (name, kinds) in enumerate(zip(ranking, names), start=1)
         )
-        return ChainRecord(
-            name=job.chain.name,
-            stem=job.stem,
-            sequence=job.chain.sequence,
-            run_id=self._options.run_id,
-            status="finished",
-            warnings=tuple(job.chain.warnings),
-            plan=self._plans_of(job)[0].as_json(),
+        return replace(
+            self._record(job, "finished"),
             structure=files.best_structure,
             models=models,
             file_bytes=sizes,
@@ -289,15 +283,18 @@ class ChainRunner:
         return self._options.num_workers if is_useful else 0
 
     def _failed(self, job: ChainJob, failure: ChainFailure) -> ChainRecord:
+        return replace(self._record(job, "failed"), error=failure)
+
+    def _record(self, job: ChainJob, status: str) -> ChainRecord:
+        """Return the record of a chain without its results."""
         return ChainRecord(
             name=job.chain.name,
             stem=job.stem,
             sequence=job.chain.sequence,
             run_id=self._options.run_id,
-            status="failed",
+            status=status,
             warnings=tuple(job.chain.warnings),
             plan=self._plans_of(job)[0].as_json(),
-            error=failure,
         )
 
     def _describe(self, job: ChainJob, error: Exception) -> ChainFailure:

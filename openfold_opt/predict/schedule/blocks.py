@@ -16,7 +16,7 @@ model compute each block; this file only divides the work. N_row is N_res/dap.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -204,7 +204,7 @@ def attend_ending(
     # Logits of elements i and k of a column have the bias of the pair ki.
     bias = gathered_bias(module.layer_norm, module.linear, z, plan).mT.contiguous()
     projection, own_mask = module.mha.projection(), own_rows(mask, plan.dap, dim=1)
-    for cols, column in columns_whole(z, plan):
+    for cols, column in whole_columns(z, plan, "triangle_attention"):
         x = module.layer_norm(column.transpose(1, 2), plan)
         update = module.mha.attend(
             x, projection, pair_mask(own_mask[:, cols], mask), lambda: bias, plan
@@ -220,19 +220,28 @@ def attend_ending(
         add_columns(z, cols, update, plan.dap)
 
 
-def columns_whole(z: Tensor, plan: PredictionPlan) -> Iterator[tuple[slice, Tensor]]:
+def whole_columns(
+    z: Tensor, plan: PredictionPlan, step: Step, project: Callable[[Tensor], Tensor] | None = None
+) -> Iterator[tuple[slice, Tensor]]:
     """Yield blocks of columns with all of their rows.
 
-    Every rank receives the same number of columns, those of its own residues.
+    Every rank receives the same number of columns: those of its residues.
+
+    Args:
+        z: [batch, N_row, N_res, c_z]
+        plan: blocks and DAP axis.
+        step: the step whose blocks are used.
+        project: applied to the columns before they are exchanged; None: nothing.
 
     Yields:
-        The positions of the columns among the residues of a rank, and [batch, N_res, n, c_z].
+        The positions of the columns among the residues of a rank, and [batch, N_res, n, c].
     """
-    for cols in plan.blocks("triangle_attention", z.shape[1]):
+    for cols in plan.blocks(step, z.shape[1]):
+        columns = take_columns(z, cols, plan.dap)
         yield (
             cols,
             row_to_col(
-                take_columns(z, cols, plan.dap),
+                columns if project is None else project(columns),
                 plan.dap,
                 row_dim=1,
                 col_dim=2,

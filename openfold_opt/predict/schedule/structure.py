@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,9 +17,9 @@ from openfold_opt.model.auxiliary_heads import (
 )
 from openfold_opt.model.structure_module import Structure, StructureModule
 from openfold_opt.parallel.axis import AxisGroup
-from openfold_opt.parallel.collectives import gather, row_to_col
+from openfold_opt.parallel.collectives import gather
+from openfold_opt.predict.schedule.blocks import whole_columns
 from openfold_opt.predict.schedule.plan import PredictionPlan
-from openfold_opt.predict.schedule.sharded_pairs import take_columns
 from openfold_opt.predict.schedule.trunk import TrunkState
 
 PairRowSink = Callable[[int, Tensor], None]
@@ -112,28 +112,14 @@ def predict_aligned_errors(
 def send_distogram(model: AlphaFold, z: Tensor, plan: PredictionPlan, sink: PairRowSink) -> None:
     """Send the logits of the distogram [n, N_res, num_bins] to a sink on the first rank."""
     head, axis = model.auxiliary_heads.distogram, plan.dap
-    for rows, columns in _whole_columns(z, plan, head.linear):
+
+    def half_logits(x: Tensor) -> Tensor:
+        return head.linear(x.float())
+
+    for rows, columns in whole_columns(z, plan, "pair_heads", half_logits):
         # Logits are symmetric: those of a pair and of its transpose are added.
-        logits = head.linear(z[:, rows].float()) + columns.transpose(1, 2)
+        logits = half_logits(z[:, rows]) + columns.transpose(1, 2)
         _send_rows(logits, rows, z.shape[1], axis, sink)
-
-
-def _whole_columns(
-    z: Tensor, plan: PredictionPlan, linear: Callable[[Tensor], Tensor]
-) -> Iterator[tuple[slice, Tensor]]:
-    """Yield blocks of this rank's residues, and the projected columns of z that belong to them."""
-    for cols in plan.blocks("pair_heads", z.shape[1]):
-        yield (
-            cols,
-            row_to_col(
-                linear(take_columns(z, cols, plan.dap).float()),
-                plan.dap,
-                row_dim=1,
-                col_dim=2,
-                num_rows=z.shape[2],
-                what="distogram columns",
-            ),
-        )
 
 
 def _send_rows(

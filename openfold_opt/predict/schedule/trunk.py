@@ -66,25 +66,23 @@ def run_trunk(
 
     Args:
         model: on the device; its trunk may be bfloat16.
-        features: of one pass, on any device. N_res is a multiple of the number of ranks.
+        features: of one pass, from on_device. N_res is a multiple of the number of ranks.
         previous: None in the first pass. Its z is overwritten.
         plan: kernels, blocks and DAP axis.
         keep_msa: whether to return the MSA representation.
     """
-    device = model.input_embedder.linear_tf_m.weight.device
-    residues = on_device(features, device)
-    z = _embed_pairs(model, residues, previous, plan)
-    mask = residues.seq_mask
-    extra_mask = _pad_sequences(features.extra_msa_mask.to(device), plan)
-    state = Representations(m=_embed_extra_msa(model, features, plan, device), z=z)
+    z = _embed_pairs(model, features, previous, plan)
+    mask = features.seq_mask
+    extra_mask = _pad_sequences(features.extra_msa_mask.to(mask.device), plan)
+    state = Representations(m=_embed_extra_msa(model, features, plan), z=z)
     _run_stack(model.extra_msa_stack, state, (mask, extra_mask), EXTRA_MSA, plan)
     # The extra MSA is freed before the MSA is embedded.
     state.m = None
-    state.m = _embed_msa(model, residues, features, previous, plan)
+    state.m = _embed_msa(model, features, previous, plan)
     # The row of a template exists at residues whose psi, the third torsion angle, exists.
-    rows = [residues.msa_mask]
+    rows = [features.msa_mask]
     if model.config.has_templates:
-        rows.append(residues.template_torsion_angles_mask[..., 2])
+        rows.append(features.template_torsion_angles_mask[..., 2])
     msa_mask = _pad_sequences(torch.cat(rows, dim=1), plan)
     _run_stack(model.evoformer_stack, state, (mask, msa_mask), MAIN_MSA, plan)
     # The row of rank 0 is the first row of the MSA.
@@ -138,29 +136,25 @@ def _run_stack(
 
 
 def _embed_msa(
-    model: AlphaFold,
-    residues: FeatureBatch,
-    features: FeatureBatch,
-    previous: PreviousPass | None,
-    plan: PredictionPlan,
+    model: AlphaFold, features: FeatureBatch, previous: PreviousPass | None, plan: PredictionPlan
 ) -> Tensor:
     """Embed this rank's rows of the MSA and of the templates: [batch, N_seq/dap, N_res, c_m]."""
-    embedder, device = model.input_embedder, residues.seq_mask.device
+    embedder, device = model.input_embedder, features.seq_mask.device
     parts = [
         (
             features.msa_feat.shape[1],
-            lambda rows: embedder.msa(residues.target_feat, features.msa_feat[:, rows].to(device)),
+            lambda rows: embedder.msa(features.target_feat, features.msa_feat[:, rows].to(device)),
         )
     ]
     if model.config.has_templates:
         angles = model.template_angle_embedder(
-            residues.template_aatype,
-            residues.template_torsion_angles_sin_cos,
-            residues.template_alt_torsion_angles_sin_cos,
-            residues.template_torsion_angles_mask,
+            features.template_aatype,
+            features.template_torsion_angles_sin_cos,
+            features.template_alt_torsion_angles_sin_cos,
+            features.template_torsion_angles_mask,
         )
         parts.append((angles.shape[1], lambda rows: angles[:, rows]))
-    m = _fill_own_rows(parts, embedder.linear_tf_m.weight, residues.seq_mask, plan)
+    m = _fill_own_rows(parts, embedder.linear_tf_m.weight, features.seq_mask, plan)
     if plan.dap.rank == 0:
         row = m.new_zeros(m[:, 0].shape, dtype=torch.float32)
         if previous is not None:
@@ -169,18 +163,16 @@ def _embed_msa(
     return m
 
 
-def _embed_extra_msa(
-    model: AlphaFold, features: FeatureBatch, plan: PredictionPlan, device: torch.device
-) -> Tensor:
+def _embed_extra_msa(model: AlphaFold, features: FeatureBatch, plan: PredictionPlan) -> Tensor:
     """Embed this rank's rows of the extra MSA: [batch, N_extra/dap, N_res, c_e]."""
+    mask = features.seq_mask
     inputs = (features.extra_msa, features.extra_has_deletion, features.extra_deletion_value)
 
     def embed(rows: slice) -> Tensor:
-        return model.extra_msa_embedder(*(x[:, rows].to(device) for x in inputs))
+        return model.extra_msa_embedder(*(x[:, rows].to(mask.device) for x in inputs))
 
     weight = model.extra_msa_embedder.linear.weight
-    like = features.extra_msa_mask[:, 0].to(device)
-    return _fill_own_rows([(features.extra_msa.shape[1], embed)], weight, like, plan)
+    return _fill_own_rows([(features.extra_msa.shape[1], embed)], weight, mask, plan)
 
 
 def _fill_own_rows(
