@@ -1,4 +1,4 @@
-"""The programs that `perf predict` compares, and how to run each in a process of its own."""
+"""The programs that `perf predict` compares, and how to run each in a separate process."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def weight_update(
     """
     norm = torch.linalg.vector_norm(gradient) if square_sum is None else square_sum.sqrt().float()
     is_applied = torch.isfinite(norm) & torch.isfinite(flag)
-    # On device meta there are no values, and the state stays as it is.
+    # On device meta there are no values, and the state does not change.
     if not is_applied.is_meta and is_applied:
         rates = _rates(state, norm, float(learning_rate), constants)
         call(
