@@ -35,9 +35,9 @@ fits_machine() {
 # has_modules PYTHON run|tests|dali: whether this interpreter is new enough and has the modules.
 # "dali" checks DALI only.
 has_modules() {
-    local modules="torch numpy h5py numba gemmi kalign mlperf_logging matplotlib tqdm"
+    local modules="torch numpy h5py numba gemmi kalign mlperf_logging matplotlib modelcif tqdm"
     if [ "$2" = tests ]; then
-        modules="$modules pytest xdist mpi4py triton ruff mypy"
+        modules="$modules pytest xdist mpi4py triton ruff mypy biotite tmtools openmm playwright nbclient"
     elif [ "$2" = dali ]; then
         modules="torch nvidia.dali"
     fi
@@ -79,7 +79,7 @@ with open(sys.argv[1], "rb") as file:
     project = tomllib.load(file)["project"]
 extras = project["optional-dependencies"]
 groups = {
-    "run": project["dependencies"],
+    "run": project["dependencies"] + extras["report"],
     "tests": project["dependencies"] + extras["mpi"] + extras["tests"],
     "dali": extras["dali"],
 }

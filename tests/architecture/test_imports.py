@@ -77,6 +77,10 @@ INTERFACES = {
 # third-party module -> packages that may import it
 ONLY_IN = {
     "gemmi": ("data_prep", "openfold_opt.predict"),
+    "modelcif": ("openfold_opt.predict",),
+    "ihm": ("openfold_opt.predict",),
+    "openmm": ("openfold_opt.predict",),
+    "pdbfixer": ("openfold_opt.predict",),
     "kalign": ("data_prep",),
     "mpi4py": ("data_prep",),
     "triton": ("openfold_opt.kernels",),
