@@ -44,10 +44,9 @@ def with_rotated_side_chain(
     names = set(residue_atoms[restype_1to3[structure.sequence[index]]])
     for name in names - {"N", "CA", "C", "O", "CB"}:
         arm = positions[index, atom_order[name]] - cb
-        rotated = arm * np.cos(angle) + np.cross(axis, arm) * np.sin(angle)
-        positions[index, atom_order[name]] = (
-            cb + rotated + axis * (axis @ arm) * (1 - np.cos(angle))
-        )
+        along = axis * (axis @ arm)
+        rotated = cosine * (arm - along) + sine * np.cross(axis, arm)
+        positions[index, atom_order[name]] = cb + along + rotated
     return dataclasses.replace(structure, positions=positions.astype(np.float32))
 
 
