@@ -25,7 +25,9 @@ DEFAULTS: Mapping[str, Value] = {
     "seed": 0,
     "rank": "plddt",
     "save_pae": True,
+    "pae_json": None,
     "save_distogram": False,
+    "save_embeddings": False,
 }
 """Values of the options that are printed and stored with their origin. The default of
 max_template_date is today."""
@@ -175,6 +177,10 @@ def _check_ranges(options: PredictOptions) -> None:
     if not 0 <= int(options.value("seed") or 0) < SEED_RANGE:
         raise OptionError(
             f"--seed {options.value('seed')} is out of range; expected 0 to {SEED_RANGE - 1}"
+        )
+    if options.value("pae_json") and not options.value("save_pae"):
+        raise OptionError(
+            "--pae-json writes the PAE, and --no-save-pae leaves it out; remove one of them"
         )
     tolerance = options.value("recycling_tolerance")
     minima = {
