@@ -48,6 +48,8 @@ class ModelScores:
     """One value per residue, 0..100."""
     files: Mapping[str, str]
     """Name of each file by its kind (file_names.py)."""
+    relaxation: Mapping[str, object] | None = None
+    """What relaxation changed (relaxation/chain_relaxation.py); None if it was not requested."""
 
 
 @dataclass(frozen=True, kw_only=True)

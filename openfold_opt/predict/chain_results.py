@@ -82,14 +82,25 @@ def write_result(files: ChainFiles, result: ChainResult, *, pae_json: bool | Non
     """
     structure, weights = result.structure, result.facts.weights
     warnings = files.close_rows(weights)
-    files.write(weights, STRUCTURE, [structure_text(structure, result.facts)])
-    problem = pdb_problem(structure)
-    if problem is None:
-        files.write(weights, PDB, [pdb_text(structure)])
-    else:
-        warnings.append(problem)
+    warnings += write_structure(files, structure, result.facts, kinds=(STRUCTURE, PDB))
     files.write(weights, CONFIDENCE, [confidence_json(structure.plddt)])
     pae = files.matrix(weights, PAE)
     if pae is not None and has_pae_json(structure.num_residues, pae_json):
         files.write(weights, PAE_JSON, pae_json_blocks(pae, result.max_pae))
     return warnings
+
+
+def write_structure(
+    files: ChainFiles, structure: ChainStructure, facts: ModelFacts, *, kinds: tuple[str, str]
+) -> list[str]:
+    """Write a structure as ModelCIF and PDB, and return why there is no PDB file, if so.
+
+    kinds: those of the two files.
+    """
+    cif, pdb = kinds
+    files.write(facts.weights, cif, [structure_text(structure, facts)])
+    problem = pdb_problem(structure)
+    if problem is not None:
+        return [problem]
+    files.write(facts.weights, pdb, [pdb_text(structure)])
+    return []

@@ -36,6 +36,8 @@ from openfold_opt.predict.ranks import (
     start_heartbeat,
     wait_for_end,
 )
+from openfold_opt.predict.relaxation.chain_relaxation import describe_platform
+from openfold_opt.predict.relaxation.minimization import check_openmm
 from openfold_opt.predict.run_chains import ChainRunner, GroupError
 from openfold_opt.predict.run_settings import RunFacts, RunSetting
 from openfold_opt.predict.scores import describe_failure, unusable_record
@@ -226,6 +228,9 @@ def _predict_all(run: Run, prog: str) -> int:
 
 def _decide(run: Run) -> Decision:
     """Read inputs and weights, open the output directory, and print what will be done."""
+    is_relaxed = run.options.value("relax") != "none"
+    if is_relaxed:
+        check_openmm()
     # The directory is opened first: it may fix the date of the templates.
     run.folder = OutputFolder(run.options.out)
     run.options = _with_earlier_date(run.options)
@@ -251,6 +256,7 @@ def _decide(run: Run) -> Decision:
         )
     jobs = tuple(job for job in jobs if job.stem in remaining)
     notes = [note for note in remaining.values() if note]
+    notes += [describe_platform(run.device)] if is_relaxed else []
     for line in (*describe_start(facts, run.models, jobs, num_chains=len(chains)), *notes):
         print_line(line)
     for stem in (*remaining, *failed_stems):
@@ -323,6 +329,7 @@ def _chain_options(options: PredictOptions, run_id: str) -> ChainOptions:
         pae_json=options.value("pae_json"),
         save_distogram=bool(options.value("save_distogram")),
         save_embeddings=bool(options.value("save_embeddings")),
+        relax=str(options.value("relax")),
         seed=int(options.value("seed")),
         num_workers=options.num_workers,
     )

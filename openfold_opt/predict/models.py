@@ -117,6 +117,8 @@ class ChainOptions:
     save_distogram: bool = False
     save_embeddings: bool = False
     """Whether the single and pair representations are written."""
+    relax: str = "none"
+    """Which structures are relaxed: "best", "all" or "none"."""
     seed: int = 0
     """For records and structures."""
     num_workers: int = 1

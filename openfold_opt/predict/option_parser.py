@@ -14,6 +14,7 @@ USAGE_EXIT_CODE = 2
 """Exit code of a command that was refused before the first prediction."""
 DTYPES = ("auto", "fp32", "bf16")
 RANKS = ("plddt", "ptm")
+RELAX_CHOICES = ("best", "all", "none")
 DESCRIPTION = """\
 Predict the structures of protein chains with trained AlphaFold2 weights.
 
@@ -39,6 +40,7 @@ outputs, in the directory --out:
   NAME_pae.npz         predicted aligned error, float16 (key "pae"), if the weights predict it
   NAME_predicted_aligned_error.json  the same in the layout of the AlphaFold database
   NAME_distogram.npy   with --save-distogram; NAME_single.npy, NAME_pair.npy with --save-embeddings
+  NAME_relaxed.cif, .pdb  with --relax
   NAME.json            scores, templates, warnings; written last, when the chain is finished
   NAME_rank_1_WEIGHTS.cif, ...  with several weights: the files of each, best first
   summary.json         ranking, settings with the seed, weights, versions, scores of all chains
@@ -275,4 +277,10 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         default=None,
         help="write the single and pair representations of the last pass, float16, 256 bytes per "
         "pair of residues (default: no)",
+    )
+    group.add_argument(
+        "--relax",
+        choices=RELAX_CHOICES,
+        help="remove clashes and wrong bonds of the best structure or of all sets of weights with "
+        "OpenMM, and write them as NAME_relaxed.cif (default: none)",
     )

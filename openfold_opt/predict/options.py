@@ -28,6 +28,7 @@ DEFAULTS: Mapping[str, Value] = {
     "pae_json": None,
     "save_distogram": False,
     "save_embeddings": False,
+    "relax": "none",
 }
 """Values of the options that are printed and stored with their origin. The default of
 max_template_date is today."""

@@ -21,7 +21,7 @@ from openfold_opt.loader.worker import Failure
 from openfold_opt.parallel.broadcast import broadcast_object
 from openfold_opt.parallel.heartbeat import SilentHeartbeat, is_lost_connection
 from openfold_opt.predict.chain_record import ChainFailure, ChainRecord, write_record
-from openfold_opt.predict.chain_results import chain_result, write_result
+from openfold_opt.predict.chain_results import ChainResult, chain_result, write_result
 from openfold_opt.predict.feature_workers import FeatureJob, FeatureQueue, FeatureTask
 from openfold_opt.predict.file_names import DISTOGRAM, PAE, PAIR, SINGLE
 from openfold_opt.predict.forward import RowSinks
@@ -34,6 +34,7 @@ from openfold_opt.predict.models import (
 )
 from openfold_opt.predict.output_files import ChainFiles, is_full_disk
 from openfold_opt.predict.progress import ChainProgress
+from openfold_opt.predict.relaxation.chain_relaxation import relax_results
 from openfold_opt.predict.scores import line_of, model_scores, rank_predictions, short_name
 
 if TYPE_CHECKING:
@@ -189,9 +190,10 @@ class ChainRunner:
         predictions = {name: outcome.timed for name, outcome in outcomes.items()}
         ranking = rank_predictions(predictions, by=self._options.rank_by)
         warnings: list[str] = []
+        relaxations: dict[str, Mapping[str, object]] = {}
         names: list[dict[str, str]] = [{} for _ in ranking]
         if self._is_writer:
-            warnings = self._write_files(job, files, outcomes)
+            relaxations, warnings = self._write_files(job, files, outcomes, ranking)
             names = files.finish(ranking)
         prepared = [outcome.prepared for outcome in outcomes.values()]
         first = self._record(job, "finished")
@@ -209,6 +211,7 @@ class ChainRunner:
                     rank=rank,
                     planned_peak_bytes=outcomes[name].plan.peak_bytes,
                     files=kinds,
+                    relaxation=relaxations.get(name),
                 )
                 for rank, (name, kinds) in enumerate(zip(ranking, names), start=1)
             ),
@@ -216,23 +219,36 @@ class ChainRunner:
         )
 
     def _write_files(
-        self, job: ChainJob, files: ChainFiles, outcomes: Mapping[str, Outcome]
-    ) -> list[str]:
-        """Write the files of all sets of weights under temporary names, and return warnings."""
+        self,
+        job: ChainJob,
+        files: ChainFiles,
+        outcomes: Mapping[str, Outcome],
+        ranking: Sequence[str],
+    ) -> tuple[dict[str, Mapping[str, object]], list[str]]:
+        """Write the files of all sets of weights under temporary names.
+
+        Returns:
+            The results of relaxation by the name of the weights, and warnings.
+        """
         warnings: list[str] = []
+        results: dict[str, ChainResult] = {}
         for weights in self._models.weights_facts():
             outcome = outcomes[weights.name]
-            result = chain_result(
+            results[weights.name] = chain_result(
                 job.chain,
                 outcome.timed.prediction,
                 weights=weights,
                 seed=self._options.seed,
                 prepared=outcome.prepared,
             )
-            warnings += write_result(files, result, pae_json=self._options.pae_json)
-        warnings = list(_merged(warnings))
+            warnings += write_result(files, results[weights.name], pae_json=self._options.pae_json)
+        count = {"none": 0, "best": 1, "all": len(ranking)}[self._options.relax]
+        relaxations, problems = relax_results(
+            files, [results[name] for name in ranking[:count]], device=self._models.device
+        )
+        warnings = list(_merged(warnings, problems))
         self._progress.warned(short_name(job.chain.name), warnings)
-        return warnings
+        return relaxations, warnings
 
     def _prepared(self, queue: FeatureQueue, position: int) -> PreparedChain:
         """Return the features of a job in compact form, on every rank of the group."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from openfold_opt.predict.chain_record import ChainFailure, ChainRecord, ModelScores
 from openfold_opt.predict.file_names import RECORD_SUFFIX
 from openfold_opt.predict.models import TimedPrediction
+from openfold_opt.predict.relaxation.chain_relaxation import describe_relaxation
 
 if TYPE_CHECKING:
     from openfold_opt.predict.chain_input import ChainFailure as UnusableChain
@@ -52,6 +54,8 @@ def line_of(record: ChainRecord) -> str:
         len(record.templates), "template"
     )
     line = f"{start}, {used}, {seconds:.1f} s, {passes} passes, {scores}"
+    if best.relaxation is not None:
+        line += f", {describe_relaxation(best.relaxation)}"
     if not record.warnings:
         return line
     return f"{line}; {_count(len(record.warnings), 'warning')} in {record.stem}{RECORD_SUFFIX}"
@@ -68,6 +72,7 @@ def model_scores(
     rank: int,
     planned_peak_bytes: int,
     files: dict[str, str],
+    relaxation: Mapping[str, object] | None = None,
 ) -> ModelScores:
     """Return the entry of a set of weights in the record of a chain."""
     prediction = timed.prediction
@@ -84,6 +89,7 @@ def model_scores(
         planned_peak_bytes=planned_peak_bytes,
         plddt=tuple(round(float(x), 2) for x in prediction.plddt),
         files=files,
+        relaxation=relaxation,
     )
 
 

@@ -80,7 +80,6 @@ ONLY_IN = {
     "modelcif": ("openfold_opt.predict",),
     "ihm": ("openfold_opt.predict",),
     "openmm": ("openfold_opt.predict",),
-    "pdbfixer": ("openfold_opt.predict",),
     "kalign": ("data_prep",),
     "mpi4py": ("data_prep",),
     "triton": ("openfold_opt.kernels",),
