@@ -50,6 +50,11 @@ def with_rotated_side_chain(
     return dataclasses.replace(structure, positions=positions.astype(np.float32))
 
 
+def damaged_chain() -> ChainStructure:
+    """Return 1l2y with 8 clashes of a rotated side chain, and wrong bonds in every residue."""
+    return with_noise(with_rotated_side_chain(real_chain("1l2y"), 5, 300.0), 0.2)
+
+
 def with_unknown_residues(structure: ChainStructure, *indices: int) -> ChainStructure:
     """Replace residues by X without atoms."""
     letters, mask = list(structure.sequence), structure.atom_mask.copy()

@@ -11,7 +11,11 @@ import torch
 
 from openfold_opt.predict.chain_results import ChainResult, write_structure
 from openfold_opt.predict.file_names import RELAXED, RELAXED_PDB
-from openfold_opt.predict.relaxation.minimization import FORCE_FIELD, choose_platform
+from openfold_opt.predict.relaxation.minimization import (
+    FORCE_FIELD,
+    RelaxationError,
+    choose_platform,
+)
 from openfold_opt.predict.relaxation.relax import RelaxationReport, RelaxOptions, relax
 
 if TYPE_CHECKING:
@@ -67,7 +71,8 @@ def relax_results(
             relaxed = relax(result.structure, options=options_for(device))
         except Exception as error:
             # Whatever went wrong, the prediction itself is good and stays.
-            message = f"{type(error).__name__}: {error}"
+            is_known = isinstance(error, RelaxationError | ValueError)
+            message = str(error) if is_known else f"{type(error).__name__}: {error}"
             entries[weights] = {
                 "status": "failed",
                 "message": message,

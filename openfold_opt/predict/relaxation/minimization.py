@@ -46,10 +46,9 @@ def openmm_errors() -> Iterator[None]:
         # Modeller divides by the distances of bonded atoms.
         raise RelaxationError("hydrogens cannot be added: bonded atoms coincide") from error
     except OpenMMException as error:
-        message = str(error).partition("  For more information")[0]
-        if "NaN" in message:
-            message += " Atoms may be at the same position"
-        raise RelaxationError(f"OpenMM could not minimize the energy: {message}") from error
+        if "NaN" in str(error):
+            raise RelaxationError("the energy is not finite, because atoms coincide") from error
+        raise RelaxationError(f"OpenMM could not minimize the energy: {error}") from error
 
 
 def choose_platform(*, num_threads: int, gpu_index: int | None) -> Platform:
