@@ -77,7 +77,7 @@ def _open_locked(path: Path, name: str) -> IO[str]:
         owner = lock.read().strip() or "unknown process"
         lock.close()
         raise LockError(
-            f"{name} is in use by another run ({owner}); wait for it, or name another directory"
+            f"{name} is in use by a live run ({owner}); wait for it, or name another directory"
         ) from None
     except OSError as error:
         lock.close()

@@ -10,7 +10,7 @@ from benchmark.parity.golden_directory import load_golden_directory
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.published_weights import build_model, read_weights, write_weights
 from openfold_opt.parallel.axis import AxisGroup
-from openfold_opt.predict.forward import pad_residues, predict_chain, run_passes
+from openfold_opt.predict.forward import RowSinks, pad_residues, predict_chain, run_passes
 from openfold_opt.predict.memory_plan import plan_memory
 from tests.support.prediction import (
     evaluation_outputs,
