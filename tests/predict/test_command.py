@@ -238,7 +238,7 @@ def test_a_directory_in_use_is_refused(run, tmp_path):
     try:
         assert holder.stdout.readline() == "locked\n"
         code, _, error = run({"a": sequence(0)})
-        assert code == 2 and f"in use by another run (process {holder.pid}" in error
+        assert code == 2 and f"in use by a live run (process {holder.pid}" in error
     finally:
         holder.communicate("")
     assert run({"a": sequence(0)})[0] == 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import time
 
 import pytest
 
 from openfold_opt.predict import inputs
 from openfold_opt.predict.chain_input import FeatureSettings, InputError
-from openfold_opt.predict.inputs import chain_features, prepare_chain, read_chains
+from openfold_opt.predict.inputs import chain_features, hash_inputs, prepare_chain, read_chains
 from tests.support.prediction_inputs import settings, write_fasta
 
 QUERY = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEV"
@@ -235,3 +236,37 @@ def test_a_path_that_cannot_be_opened_is_named(tmp_path, option):
     paths = {"inputs": [fasta], "alignments": []} | {option: [path]}
     with pytest.raises(InputError, match="cannot read .*nnn: File name too long"):
         read_chains(paths["inputs"], alignments=paths["alignments"])
+
+
+def test_the_hash_of_the_inputs_follows_the_alignments(tmp_path):
+    def hash_of(alignment, **options):
+        ((chain,), _) = read(tmp_path, alignment, **options)
+        assert prepare_chain(chain, settings()).input_hash == hash_inputs(chain)
+        return hash_inputs(chain)
+
+    first = hash_of(a3m(QUERY, QUERY))
+    assert first == hash_of(a3m(QUERY, QUERY)) and len(first) == 16
+    assert first != hash_of(a3m(QUERY, QUERY.replace("W", "A").replace("E", "D")))
+    (tmp_path / "alignments" / "q.a3m").unlink()
+    hash_of_none = hash_of("", suffix=".txt", single_sequence=True)
+    assert hash_of_none not in (first, "")
+
+
+def test_the_hash_of_the_inputs_follows_template_hits(synthetic, tmp_path):
+    name = synthetic.chain_ids()[0]
+    fasta = write_fasta(tmp_path / "x.fasta", {name: synthetic.sequence(name)})
+    shutil.copytree(synthetic.alignments / "pdb" / name, tmp_path / "alignments" / name)
+    ((chain,), _) = read_chains([fasta], alignments=[tmp_path / "alignments"])
+    before = hash_inputs(chain)
+    (hits,) = chain.hits_paths
+    hits.write_bytes(hits.read_bytes() + b"\n")
+    assert hash_inputs(chain) != before
+    hits.unlink()
+    with pytest.raises(InputError, match=f"cannot read {hits}: No such file"):
+        hash_inputs(chain)
+
+
+def test_the_hash_of_the_inputs_follows_converted_data(synthetic):
+    chains, _ = read_chains(data_dir=synthetic.shards)
+    assert hash_inputs(chains[0]) == hash_inputs(chains[1])
+    assert len(hash_inputs(chains[0])) == 16

@@ -24,6 +24,7 @@ import torch
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import barrier
 from openfold_opt.parallel.process_exit import run_program
+from openfold_opt.predict.chain_structure import ChainStructure
 from openfold_opt.predict.command import Parts, run_command
 from openfold_opt.predict.file_names import weights_names
 from openfold_opt.predict.forward import RowSinks
@@ -134,6 +135,18 @@ def fake_prediction(sequence: str, weights: str = "w") -> FakePrediction:
         plddt=random.uniform(0, 100, num_residues).astype(np.float32),
         ptm=float(random.uniform()) if has_ptm else None,
         max_pae=31.75 if has_ptm else None,
+    )
+
+
+def fake_structure(name: str, sequence: str) -> ChainStructure:
+    """Return the structure of a prediction."""
+    prediction = fake_prediction(sequence)
+    return ChainStructure(
+        name=name,
+        sequence=sequence,
+        positions=prediction.positions,
+        atom_mask=prediction.atom_mask,
+        plddt=prediction.plddt,
     )
 
 
