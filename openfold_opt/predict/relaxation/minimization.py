@@ -156,8 +156,8 @@ def _system(molecule: Molecule) -> System:
         molecule.topology,
         nonbondedMethod=app.CutoffNonPeriodic,
         nonbondedCutoff=CUTOFF_NANOMETER,
-        # Residues at a gap are not bonded to a neighbor. Without bonds to other residues, a
-        # cysteine of a disulfide bond could not be told from one that is an anion.
+        # Residues at a gap have no bond to a neighbor. Without these bonds, a cysteine of a
+        # disulfide bond has the same atoms and bonds as the anion of cysteine.
         ignoreExternalBonds=True,
         residueTemplates=dict.fromkeys(cysteines, "CYX"),
     )
