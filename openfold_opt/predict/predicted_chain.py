@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from openfold_opt.predict.chain_results import ChainResult, write_result
 from openfold_opt.predict.file_names import PAE, chain_stems
 from openfold_opt.predict.models import TimedPrediction
 from openfold_opt.predict.output_files import ChainFiles
-from openfold_opt.predict.relaxation import RelaxedStructure, RelaxOptions, relax
+from openfold_opt.predict.relaxation import RelaxedStructure, relax
 from openfold_opt.predict.structure_file import structure_text
 
 if TYPE_CHECKING:
@@ -72,8 +71,7 @@ class PredictedChain:
 
         weights: a name; None: the best.
         """
-        options = RelaxOptions(num_threads=torch.get_num_threads())
-        return relax(self.results[weights or self.ranking[0]].structure, options=options)
+        return relax(self.results[weights or self.ranking[0]].structure)
 
     def write(self, folder: str | os.PathLike[str], *, pae_json: bool | None = None) -> Path:
         """Write structures and confidences to a directory, as the command does.

@@ -36,15 +36,12 @@ def describe_platform(device: torch.device) -> str:
     if name == "CUDA":
         return "relaxation: OpenMM on the GPU"
     reason = "" if device.type == "cpu" else ", because this OpenMM has no platform CUDA"
-    return f"relaxation: OpenMM on the CPU, threads: {options.num_threads}{reason}"
+    return f"relaxation: OpenMM on one core of the CPU{reason}"
 
 
 def options_for(device: torch.device) -> RelaxOptions:
-    """Return the options for the device of a prediction and the threads of torch."""
-    return RelaxOptions(
-        num_threads=torch.get_num_threads(),
-        gpu_index=(device.index or 0) if device.type == "cuda" else None,
-    )
+    """Return the options for the device of a prediction."""
+    return RelaxOptions(gpu_index=(device.index or 0) if device.type == "cuda" else None)
 
 
 def relax_results(

@@ -52,7 +52,7 @@ def openmm_errors() -> Iterator[None]:
 
 
 def choose_platform(*, num_threads: int, gpu_index: int | None) -> Platform:
-    """Return the platform of OpenMM that computes forces, with deterministic forces.
+    """Return the platform of OpenMM that computes forces, as deterministic as it can be.
 
     Args:
         num_threads: threads of the platform CPU.

@@ -35,7 +35,8 @@ class RelaxOptions:
     max_rounds: int = 3
     """Minimizations. In each further one, residues with violations have no restraints."""
     num_threads: int = 1
-    """Threads on a CPU. Their number may change the last digits of the result."""
+    """Threads on a CPU. With one, equal structures give equal results. With several, OpenMM adds up
+    forces in any order, and atoms of two runs differ by some hundredths of an angstrom."""
     gpu_index: int | None = None
     """The GPU, if OpenMM has its platform CUDA; None: a CPU."""
 

@@ -7,9 +7,11 @@ import sys
 import gemmi
 import numpy as np
 import pytest
+import torch
 
 from openfold_opt.predict import Predictor, PredictorSettings
 from openfold_opt.predict.relaxation import RelaxationError
+from openfold_opt.predict.relaxation.chain_relaxation import describe_platform, options_for
 from openfold_opt.predict.relaxation.minimization import Minimizer
 from tests.support import fake_prediction
 from tests.support.real_chains import damaged_chain
@@ -52,7 +54,7 @@ def records_of(folder):
 def test_the_best_structure_is_relaxed(run, predicted, damaged, tmp_path):
     code, text, _ = run(predicted, "--relax", "best", weights=TWO_WEIGHTS)
     assert code == 0
-    assert "relaxation: OpenMM on the CPU, threads: " in text
+    assert "relaxation: OpenMM on one core of the CPU" in text
     assert "relaxed: clashes 8 -> 0, CA shift 0." in text
     out = tmp_path / "out"
     record, (best, second) = records_of(out)
@@ -154,3 +156,13 @@ def test_a_prediction_of_a_model(shared):
     result = predictor.predict("MKTAYIAKQRQISFVKSH")
     with pytest.raises(RelaxationError, match="the energy is not finite, because atoms coincide"):
         result.relaxed()
+
+
+def test_a_gpu_without_the_platform_cuda_is_said():
+    line = describe_platform(torch.device("cuda", 1))
+    assert line in (
+        "relaxation: OpenMM on the GPU",
+        "relaxation: OpenMM on one core of the CPU, because this OpenMM has no platform CUDA",
+    )
+    assert options_for(torch.device("cuda", 1)).gpu_index == 1
+    assert options_for(torch.device("cpu")).gpu_index is None
