@@ -217,7 +217,7 @@ def _predict_all(run: Run, prog: str) -> int:
         jobs,
         models=run.models,
         folder=run.options.out,
-        options=_chain_options(run.options, decision.run_id),
+        options=_chain_options(run, decision.run_id),
         progress=_progress(run, jobs),
         heartbeat=run.heartbeat,
         on_record=run.summary.update if run.summary is not None else lambda: None,
@@ -321,7 +321,8 @@ def _own_jobs(run: Run, jobs: Sequence[ChainJob]) -> list[ChainJob]:
     return [jobs[index] for index in deal_out(costs, replica.size)[replica.rank]]
 
 
-def _chain_options(options: PredictOptions, run_id: str) -> ChainOptions:
+def _chain_options(run: Run, run_id: str) -> ChainOptions:
+    options = run.options
     pae_json = options.value("pae_json")
     return ChainOptions(
         run_id=run_id,
@@ -331,6 +332,7 @@ def _chain_options(options: PredictOptions, run_id: str) -> ChainOptions:
         save_distogram=bool(options.value("save_distogram")),
         save_embeddings=bool(options.value("save_embeddings")),
         relax=str(options.value("relax")),
+        device=run.device,
         seed=int(options.value("seed")),
         num_workers=options.num_workers,
     )

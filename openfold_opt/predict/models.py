@@ -119,6 +119,8 @@ class ChainOptions:
     """Whether the single and pair representations are written."""
     relax: str = "none"
     """Which structures are relaxed: "best", "all" or "none"."""
+    device: torch.device = torch.device("cpu")
+    """Of the predictions; relaxation uses it too."""
     seed: int = 0
     """For records and structures."""
     num_workers: int = 1

@@ -9,8 +9,9 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,21 +22,14 @@ from openfold_opt.loader.worker import Failure
 from openfold_opt.parallel.broadcast import broadcast_object
 from openfold_opt.parallel.heartbeat import SilentHeartbeat, is_lost_connection
 from openfold_opt.predict.chain_record import ChainFailure, ChainRecord, write_record
-from openfold_opt.predict.chain_results import ChainResult, chain_result, write_result
 from openfold_opt.predict.feature_workers import FeatureJob, FeatureQueue, FeatureTask
 from openfold_opt.predict.file_names import DISTOGRAM, PAE, PAIR, SINGLE
+from openfold_opt.predict.finished_chain import Outcome, finish_chain
 from openfold_opt.predict.forward import RowSinks
-from openfold_opt.predict.models import (
-    ChainJob,
-    ChainOptions,
-    ChainPlan,
-    Models,
-    TimedPrediction,
-)
+from openfold_opt.predict.models import ChainJob, ChainOptions, ChainPlan, Models
 from openfold_opt.predict.output_files import ChainFiles, is_full_disk
 from openfold_opt.predict.progress import ChainProgress
-from openfold_opt.predict.relaxation.chain_relaxation import relax_results
-from openfold_opt.predict.scores import line_of, model_scores, rank_predictions, short_name
+from openfold_opt.predict.scores import line_of, short_name
 
 if TYPE_CHECKING:
     from openfold_opt.predict.chain_input import FeatureSettings, PreparedChain
@@ -53,16 +47,6 @@ class FeatureError(ValueError):
 
 class PlanError(ValueError):
     """A chain does not fit into the memory."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Outcome:
-    """Prediction of a chain with one set of weights, and what it was made from."""
-
-    prepared: PreparedChain
-    """Without features."""
-    timed: TimedPrediction
-    plan: ChainPlan
 
 
 class ChainRunner:
@@ -145,9 +129,9 @@ class ChainRunner:
         self, number: int, job: ChainJob, files: ChainFiles, queue: FeatureQueue
     ) -> ChainRecord:
         self._check_plans(job)
-        outcomes: dict[str, Outcome] = {}
+        outcomes: list[Outcome] = []
         feature_seconds, position, prepared, batch = 0.0, None, None, None
-        for index, name in enumerate(self._models.names):
+        for index, weights in enumerate(self._models.weights_facts()):
             needed = self._positions[number, self._models.feature_settings(index)]
             if needed != position:
                 started = time.perf_counter()
@@ -168,7 +152,7 @@ class ChainRunner:
                 sinks=self._sinks(files, index, job),
                 on_pass=self._report_passes(job, index),
             )
-            outcomes[name] = Outcome(prepared=prepared, timed=timed, plan=plan)
+            outcomes.append(Outcome(weights=weights, prepared=prepared, timed=timed, plan=plan))
         record = self._finish(job, files, outcomes)
         return replace(record, feature_seconds=round(feature_seconds, 3))
 
@@ -183,72 +167,19 @@ class ChainRunner:
             if not plan.fits:
                 raise PlanError(plan.refusal())
 
-    def _finish(
-        self, job: ChainJob, files: ChainFiles, outcomes: Mapping[str, Outcome]
-    ) -> ChainRecord:
-        """Write the files of a chain on the first rank, and return its record."""
-        predictions = {name: outcome.timed for name, outcome in outcomes.items()}
-        ranking = rank_predictions(predictions, by=self._options.rank_by)
-        warnings: list[str] = []
-        relaxations: dict[str, Mapping[str, object]] = {}
-        names: list[dict[str, str]] = [{} for _ in ranking]
-        if self._is_writer:
-            relaxations, warnings = self._write_files(job, files, outcomes, ranking)
-            names = files.finish(ranking)
-        prepared = [outcome.prepared for outcome in outcomes.values()]
-        first = self._record(job, "finished")
-        return replace(
-            first,
-            warnings=_merged(first.warnings, *(x.warnings for x in prepared), warnings),
-            num_alignment_rows=prepared[0].num_alignment_rows,
-            templates=_merged(*(x.templates for x in prepared)),
-            input_hash=prepared[0].input_hash,
-            structure=files.best_structure,
-            models=tuple(
-                model_scores(
-                    name,
-                    predictions[name],
-                    rank=rank,
-                    planned_peak_bytes=outcomes[name].plan.peak_bytes,
-                    files=kinds,
-                    relaxation=relaxations.get(name),
-                )
-                for rank, (name, kinds) in enumerate(zip(ranking, names), start=1)
-            ),
-            file_bytes=files.sizes,
+    def _finish(self, job: ChainJob, files: ChainFiles, outcomes: Sequence[Outcome]) -> ChainRecord:
+        """Return the record of a chain; on the first rank, after its files were written."""
+        record = self._record(job, "finished")
+        if not self._is_writer:
+            return record
+        return finish_chain(
+            record,
+            job.chain,
+            files,
+            outcomes=outcomes,
+            options=self._options,
+            warn=partial(self._progress.warned, short_name(job.chain.name)),
         )
-
-    def _write_files(
-        self,
-        job: ChainJob,
-        files: ChainFiles,
-        outcomes: Mapping[str, Outcome],
-        ranking: Sequence[str],
-    ) -> tuple[dict[str, Mapping[str, object]], list[str]]:
-        """Write the files of all sets of weights under temporary names.
-
-        Returns:
-            The results of relaxation by the name of the weights, and warnings.
-        """
-        warnings: list[str] = []
-        results: dict[str, ChainResult] = {}
-        for weights in self._models.weights_facts():
-            outcome = outcomes[weights.name]
-            results[weights.name] = chain_result(
-                job.chain,
-                outcome.timed.prediction,
-                weights=weights,
-                seed=self._options.seed,
-                prepared=outcome.prepared,
-            )
-            warnings += write_result(files, results[weights.name], pae_json=self._options.pae_json)
-        count = {"none": 0, "best": 1, "all": len(ranking)}[self._options.relax]
-        relaxations, problems = relax_results(
-            files, [results[name] for name in ranking[:count]], device=self._models.device
-        )
-        warnings = list(_merged(warnings, problems))
-        self._progress.warned(short_name(job.chain.name), warnings)
-        return relaxations, warnings
 
     def _prepared(self, queue: FeatureQueue, position: int) -> PreparedChain:
         """Return the features of a job in compact form, on every rank of the group."""
@@ -360,11 +291,6 @@ class ChainRunner:
         gc.collect()
         if self._models.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def _merged(*texts: Iterable[str]) -> tuple[str, ...]:
-    """Return all texts in their order, each once."""
-    return tuple(dict.fromkeys(text for group in texts for text in group))
 
 
 def _ignore_rows(start: int, rows: np.ndarray) -> None:
