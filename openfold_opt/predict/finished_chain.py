@@ -56,14 +56,7 @@ def finish_chain(
     predictions = {name: outcome.timed for name, outcome in by_name.items()}
     ranking = rank_predictions(predictions, by=options.rank_by)
     results = {
-        name: chain_result(
-            chain,
-            outcome.timed.prediction,
-            weights=outcome.weights,
-            seed=options.seed,
-            prepared=outcome.prepared,
-        )
-        for name, outcome in by_name.items()
+        name: _result(chain, outcome, seed=options.seed) for name, outcome in by_name.items()
     }
     warnings = _write_files(files, results, options)
     relaxations, problems = _relax(files, [results[name] for name in ranking], options)
@@ -91,6 +84,16 @@ def finish_chain(
         structure=files.best_structure,
         models=models,
         file_bytes=files.sizes,
+    )
+
+
+def _result(chain: ChainInput, outcome: Outcome, *, seed: int) -> ChainResult:
+    return chain_result(
+        chain,
+        outcome.timed.prediction,
+        weights=outcome.weights,
+        seed=seed,
+        prepared=outcome.prepared,
     )
 
 
