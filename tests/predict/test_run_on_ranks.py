@@ -63,7 +63,7 @@ def test_ranks_that_share_a_chain_write_it_once(tmp_path):
     results = run_ranks(2, fasta, tmp_path / "out")
     assert [code for code, _ in results] == [1, 0], results
     assert results[1][1] == ""
-    assert np.load(tmp_path / "out" / "a_pae.npy").shape == (10, 10)
+    assert np.load(tmp_path / "out" / "a_pae.npz")["pae"].shape == (10, 10)
     entries = json.loads((tmp_path / "out" / "summary.json").read_text())["chains"]
     kinds = [entry["error"] and entry["error"]["kind"] for entry in entries]
     assert kinds == [None, "not finite", "features", "does not fit"]
