@@ -1,0 +1,11 @@
+"""Pictures of predicted chains. `draw_chain` writes the picture of a chain:
+
+    from openfold_opt.predict.pictures import ChainPicture, draw_chain
+
+`draw_superposition` compares a prediction with a true structure.
+"""
+
+from openfold_opt.predict.pictures.chain_picture import ChainPicture, draw_chain
+from openfold_opt.predict.pictures.pae_image import downsample_pae
+
+__all__ = ["ChainPicture", "downsample_pae", "draw_chain"]

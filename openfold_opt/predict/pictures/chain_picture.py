@@ -1,0 +1,150 @@
+"""STEM.png: structure, pLDDT, predicted aligned error and alignment depth of one chain."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from openfold_opt.predict.chain_structure import ChainStructure
+from openfold_opt.predict.pictures.canvas import (
+    DARK,
+    GRAY,
+    add_text,
+    add_title,
+    new_figure,
+    shorten,
+    write_note,
+    write_png,
+)
+from openfold_opt.predict.pictures.confidence import confidence_colors
+from openfold_opt.predict.pictures.pae_image import downsample_pae
+from openfold_opt.predict.pictures.panels import add_legend, draw_depth, draw_pae, draw_plddt
+from openfold_opt.predict.pictures.structure_panel import DrawnChain, draw_structures
+
+WIDTH, HEIGHT = 8.0, 6.0
+"""Inches."""
+NO_PAE_HEAD = "These weights predict no aligned error."
+PAE_NOT_SAVED = "The predicted aligned error was not saved."
+_MAX_NAME_CHARACTERS = 64
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ChainPicture:
+    """What is drawn of a predicted chain."""
+
+    structure: ChainStructure
+    """The prediction, with pLDDT."""
+    ptm: float | None = None
+    """Predicted TM-score, 0..1; None if the weights do not predict it."""
+    pae: np.ndarray | Path | None = None
+    """Predicted aligned error, angstrom: [N_res, N_res], or a file that `downsample_pae` reads."""
+    max_pae: float | None = None
+    """Upper end of its scale, angstrom; None: the largest value."""
+    no_pae_reason: str = NO_PAE_HEAD
+    """Written in place of the predicted aligned error if there is none."""
+    alignment_depth: Sequence[int] | None = None
+    """[N_res]: rows of the alignment without a gap at each residue; None: unknown."""
+    num_alignment_rows: int | None = None
+    """Rows of the alignment; None: the largest depth, which is that of the query."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError if a value is missing, is not finite or has the wrong length."""
+        structure = self.structure
+        if structure.plddt is None:
+            raise ValueError(f"{structure.name} has no pLDDT; only predictions have this picture")
+        if not np.isfinite(structure.plddt).all():
+            raise ValueError(f"{structure.name}: the pLDDT is not finite")
+        if not np.isfinite(structure.ca_positions[structure.has_ca]).all():
+            raise ValueError(f"{structure.name}: the positions are not finite")
+        depth = self.alignment_depth
+        if depth is not None and len(depth) != structure.num_residues:
+            raise ValueError(
+                f"{structure.name}: the alignment depth has {len(depth)} values; expected one for "
+                f"each of {structure.num_residues} residues"
+            )
+
+
+def draw_chain(path: str | os.PathLike[str], picture: ChainPicture) -> None:
+    """Write a PNG of 1600 x 1200 pixels with four panels.
+
+    They are the backbone in the colors of the AlphaFold database, the pLDDT along the chain, the
+    predicted aligned error and the depth of the alignment. The same input gives the same bytes.
+    Safe in several threads.
+
+    Args:
+        path: the file, which is written atomically.
+        picture: what is drawn.
+
+    Raises:
+        ValueError: the predicted aligned error has another number of residues, or its file is
+            damaged.
+        OSError: a file cannot be read or written.
+
+    Example:
+        draw_chain("a.png", ChainPicture(structure=structure, ptm=0.8, pae=Path("a_pae.npz")))
+    """
+    figure = new_figure(WIDTH, HEIGHT)
+    _write_heading(figure, picture)
+    _draw_structure(figure, picture.structure)
+    _draw_pae(figure, picture)
+    draw_plddt(figure.add_axes((0.07, 0.085, 0.415, 0.185)), picture.structure.plddt)
+    _draw_depth(figure, picture)
+    write_png(figure, Path(path))
+
+
+def _write_heading(figure: Figure, picture: ChainPicture) -> None:
+    structure = picture.structure
+    name = shorten(structure.name, _MAX_NAME_CHARACTERS)
+    add_text(figure, 0.025, 0.95, name, fontsize=13, fontweight="bold", color=DARK)
+    residues = f"{structure.num_residues:,} residue" + ("" if structure.num_residues == 1 else "s")
+    facts = [residues, f"mean pLDDT {structure.plddt.mean():.1f}"]
+    if picture.ptm is not None:
+        facts.append(f"pTM {picture.ptm:.2f}")
+    line = "  \N{MIDDLE DOT}  ".join(facts)
+    add_text(figure, 0.025, 0.915, line, fontsize=9, color=GRAY)
+
+
+def _draw_structure(figure: Figure, structure: ChainStructure) -> None:
+    axes = figure.add_axes((0.02, 0.385, 0.5, 0.5))
+    add_legend(figure, loc="center", bbox_to_anchor=(0.27, 0.36))
+    if not structure.has_ca.any():
+        write_note(axes, "No residue has a CA atom.")
+        return
+    drawn = DrawnChain(
+        ca=structure.ca_positions,
+        has_ca=structure.has_ca,
+        colors=confidence_colors(structure.plddt),
+    )
+    draw_structures(axes, [drawn])
+
+
+def _draw_pae(figure: Figure, picture: ChainPicture) -> None:
+    axes = figure.add_axes((0.595, 0.41, 0.3375, 0.45))
+    if picture.pae is None:
+        add_title(axes, "Predicted aligned error")
+        write_note(axes, picture.no_pae_reason)
+        return
+    image = downsample_pae(picture.pae)
+    draw_pae(
+        axes,
+        figure.add_axes((0.943, 0.41, 0.012, 0.45)),
+        image,
+        num_residues=picture.structure.num_residues,
+        top=picture.max_pae or max(1.0, float(image.max())),
+    )
+
+
+def _draw_depth(figure: Figure, picture: ChainPicture) -> None:
+    axes = figure.add_axes((0.595, 0.085, 0.375, 0.185))
+    if picture.alignment_depth is None:
+        add_title(axes, "Alignment depth")
+        write_note(axes, "The alignment depth is unknown.")
+        return
+    depth = np.asarray(picture.alignment_depth)
+    rows = picture.num_alignment_rows
+    draw_depth(axes, depth, num_rows=int(depth.max()) if rows is None else rows)
