@@ -22,6 +22,8 @@ from openfold_opt.parallel.heartbeat import (
 from openfold_opt.parallel.launch import read_launch_info
 from openfold_opt.parallel.process_exit import SIGNAL_EXIT_CODES
 from openfold_opt.predict.chain_record import write_record
+from openfold_opt.predict.comparison.run_scores import remove_scores, score_run
+from openfold_opt.predict.comparison.structure_files import TrueStructures
 from openfold_opt.predict.file_names import chain_stems
 from openfold_opt.predict.models import ChainJob, ChainOptions, Models
 from openfold_opt.predict.option_parser import USAGE_EXIT_CODE
@@ -87,6 +89,8 @@ class Run:
     """Only on rank 0."""
     summary: SummaryWriter | None = None
     """Only on rank 0."""
+    truths: TrueStructures | None = None
+    """Only on rank 0, and only with --truth."""
     models: Models | None = None
     runner: ChainRunner | None = None
 
@@ -224,7 +228,9 @@ def _predict_all(run: Run, prog: str) -> int:
 
 def _decide(run: Run) -> Decision:
     """Read inputs and weights, open the output directory, and print what will be done."""
-    # The directory is opened first: it may fix the date of the templates.
+    if run.options.truths:
+        run.truths = TrueStructures(run.options.truths, on_warning=print_line)
+    # The directory is opened before the input: it may fix the date of the templates.
     run.folder = OutputFolder(run.options.out)
     run.options = _with_earlier_date(run.options)
     chains, unusable = run.parts.read_inputs(run.options)
@@ -253,6 +259,7 @@ def _decide(run: Run) -> Decision:
     for stem in (*remaining, *failed_stems):
         # Before the summary has the identity of this run: no file of another run may stay.
         remove_results(run.folder.path, stem)
+    remove_scores(run.folder.path, (*remaining, *failed_stems))
     for failure, stem in zip(unusable, failed_stems):
         print_line(f"FAILED (input): {describe_failure(failure)}")
         write_record(run.folder.path, unusable_record(failure, stem, run_id=facts.run_id()))
@@ -332,6 +339,8 @@ def _progress(run: Run, jobs: Sequence[ChainJob]) -> ChainProgress:
 def _final_code(run: Run) -> int:
     """Write the last summary, print the outcome, and return the exit code."""
     failed = run.summary.write()
+    if run.truths is not None:
+        score_run(run.folder.path, run.truths, with_pictures=True, write_line=print_line)
     num_chains = len(run.summary.chains)
     print(
         f"{num_chains - len(failed)} of {num_chains} chains have a structure in {run.folder.path}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 MAX_STEM_CHARACTERS = 120
 """Leaves space for suffixes: most file systems limit a name to 255 bytes."""
-RESERVED_STEMS = ("summary", "run")
+RESERVED_STEMS = ("summary", "run", "scores")
 """Stems of the files of the run itself."""
 
 

@@ -36,6 +36,7 @@ outputs, in the directory --out:
   NAME_pae.npy         predicted aligned error, float16, if the weights predict it
   NAME.json            scores, templates, warnings; written last, when the chain is finished
   NAME_rank_1_WEIGHTS.cif, ...  with several weights: the structure of each, best first
+  scores.json          with --truth: lDDT, TM-score, GDT-TS; NAME_superposed.png shows both
   summary.json         settings with the seed, weights, versions and the scores of all chains
 
 exit codes: 0 all chains have a structure, 1 some failed (their reasons are printed and stored), 2
@@ -241,6 +242,16 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         "--overwrite",
         action="store_true",
         help="predict finished chains again, and accept a directory of another run",
+    )
+    group.add_argument(
+        "--truth",
+        type=Path,
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="true structures, or directories of them: NAME.cif, 1abc.cif for 1abc_A, or a file "
+        "with the sequence; at the end, compare and write scores.json and pictures",
     )
     group.add_argument(
         "--rank",
