@@ -323,6 +323,7 @@ def _chain_options(options: PredictOptions, run_id: str) -> ChainOptions:
         rank_by=str(options.value("rank")),
         save_pae=bool(options.value("save_pae")),
         save_distogram=bool(options.value("save_distogram")),
+        pictures=bool(options.value("pictures")),
         num_workers=options.num_workers,
     )
 

@@ -57,7 +57,7 @@ from openfold_opt.predict.template_choice import (
     missing_template_warnings,
     template_warnings,
 )
-from openfold_opt.protein.hhblits_alphabet import sequence_to_tokens
+from openfold_opt.protein.hhblits_alphabet import GAP_TOKEN, sequence_to_tokens
 from openfold_opt.protein.reader import ShardReader
 from openfold_opt.protein.records import (
     AlignmentRecord,
@@ -166,9 +166,16 @@ def prepare_chain(chain: ChainInput, settings: FeatureSettings) -> PreparedChain
         name=chain.name,
         wire=encode_sample(raw, choose_for_evaluation(raw, seed=seed, config=config)),
         num_alignment_rows=sources.alignment.num_sequences,
+        alignment_depth=_alignment_depth(sources.alignment),
         templates=tuple(hit.name for hit in sources.hits),
         warnings=(*template_warnings(chain, settings), *sources.warnings, *copies),
     )
+
+
+def _alignment_depth(alignment: AlignmentRecord) -> tuple[int, ...]:
+    """Return the number of rows without a gap at each residue."""
+    num_gaps = alignment.token_counts[:, GAP_TOKEN]
+    return tuple((alignment.num_sequences - num_gaps).tolist())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

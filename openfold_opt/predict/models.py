@@ -114,5 +114,7 @@ class ChainOptions:
     save_pae: bool = True
     """Whether the PAE is written if the weights predict it."""
     save_distogram: bool = False
+    pictures: bool = True
+    """Whether a picture of the best structure is drawn."""
     num_workers: int = 1
     """Processes that prepare features."""

@@ -269,3 +269,9 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         default=None,
         help="write the logits of the distogram, 128 bytes per pair of residues (default: no)",
     )
+    group.add_argument(
+        "--pictures",
+        action=argparse.BooleanOptionalAction,
+        help="draw each chain: backbone, pLDDT, predicted aligned error, alignment depth (default: "
+        "yes)",
+    )

@@ -26,6 +26,7 @@ DEFAULTS: Mapping[str, Value] = {
     "rank": "plddt",
     "save_pae": True,
     "save_distogram": False,
+    "pictures": True,
 }
 """Values of the options that are printed and stored with their origin. The default of
 max_template_date is today."""

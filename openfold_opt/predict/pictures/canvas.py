@@ -5,15 +5,11 @@ from __future__ import annotations
 import io
 import unicodedata
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
-
-from openfold_opt.protein.shard_format import write_atomically
 
 DOTS_PER_INCH = 200
 DARK, GRAY, LIGHT = "#222222", "#6B6B6B", "#D0D0D0"
@@ -28,21 +24,32 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def write_png(figure: Figure, path: Path) -> None:
-    """Write a figure atomically. The same figure gives the same bytes.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+def png_bytes(figure: Figure) -> bytes:
+    """Return a figure as PNG. The same figure gives the same bytes."""
     buffer = io.BytesIO()
     # By default the file names the version of Matplotlib.
     figure.savefig(buffer, format="png", metadata={"Software": None})
-    write_atomically(path, buffer.getbuffer())
+    return buffer.getvalue()
 
 
-def add_text(figure: Figure, x: float, y: float, text: str, **style: Any) -> None:
-    """Write any text as it is: `$` begins no formula, and no character is without a glyph."""
-    figure.text(x, y, drawable(text), parse_math=False, fontfamily=_FONT, **style)
+def write_heading(figure: Figure, title: str, line: str) -> None:
+    """Write a title and a line below it at the top of a figure.
+
+    Any text is written as it is: `$` begins no formula, and no character is without a glyph. A text
+    that is too long is cut.
+    """
+    texts = (
+        (0.95, shorten(title, 64), {"fontsize": 13, "fontweight": "bold", "color": DARK}),
+        (0.915, shorten(line, 110), {"fontsize": 9, "color": GRAY}),
+    )
+    for y, text, style in texts:
+        figure.text(0.025, y, drawable(text), parse_math=False, fontfamily=_FONT, **style)
+
+
+def shorten(text: str, max_characters: int) -> str:
+    """Return a text, cut at its end if it is too long."""
+    is_long = len(text) > max_characters
+    return text[: max_characters - 1] + "\N{HORIZONTAL ELLIPSIS}" if is_long else text
 
 
 def drawable(text: str) -> str:
@@ -52,12 +59,6 @@ def drawable(text: str) -> str:
         letter if ord(letter) in glyphs and unicodedata.category(letter)[0] != "C" else "?"
         for letter in text
     )
-
-
-def shorten(text: str, max_characters: int) -> str:
-    """Return a text, cut at its end if it is too long."""
-    is_long = len(text) > max_characters
-    return text[: max_characters - 1] + "\N{HORIZONTAL ELLIPSIS}" if is_long else text
 
 
 def style_axes(axes: Axes) -> None:

@@ -12,25 +12,30 @@ from matplotlib.figure import Figure
 
 from openfold_opt.predict.chain_structure import ChainStructure
 from openfold_opt.predict.pictures.canvas import (
-    DARK,
-    GRAY,
-    add_text,
     add_title,
     new_figure,
-    shorten,
+    png_bytes,
+    write_heading,
     write_note,
-    write_png,
 )
 from openfold_opt.predict.pictures.confidence import confidence_colors
-from openfold_opt.predict.pictures.pae_image import downsample_pae
-from openfold_opt.predict.pictures.panels import add_legend, draw_depth, draw_pae, draw_plddt
+from openfold_opt.predict.pictures.pae_image import Matrix, downsample_pae
+from openfold_opt.predict.pictures.panels import (
+    class_patches,
+    draw_depth,
+    draw_legend,
+    draw_pae,
+    draw_plddt,
+)
 from openfold_opt.predict.pictures.structure_panel import DrawnChain, draw_structures
+from openfold_opt.protein.shard_format import write_atomically
 
 WIDTH, HEIGHT = 8.0, 6.0
 """Inches."""
+_PAE_PIXELS = 540
+"""Width of the map in the picture."""
 NO_PAE_HEAD = "These weights predict no aligned error."
 PAE_NOT_SAVED = "The predicted aligned error was not saved."
-_MAX_NAME_CHARACTERS = 64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,8 +46,8 @@ class ChainPicture:
     """The prediction, with pLDDT."""
     ptm: float | None = None
     """Predicted TM-score, 0..1; None if the weights do not predict it."""
-    pae: np.ndarray | Path | None = None
-    """Predicted aligned error, angstrom: [N_res, N_res], or a file that `downsample_pae` reads."""
+    pae: Matrix | None = None
+    """[N_res, N_res]: predicted aligned error, angstrom. A memory-mapped array saves memory."""
     max_pae: float | None = None
     """Upper end of its scale, angstrom; None: the largest value."""
     no_pae_reason: str = NO_PAE_HEAD
@@ -61,6 +66,12 @@ class ChainPicture:
             raise ValueError(f"{structure.name}: the pLDDT is not finite")
         if not np.isfinite(structure.ca_positions[structure.has_ca]).all():
             raise ValueError(f"{structure.name}: the positions are not finite")
+        expected = (structure.num_residues, structure.num_residues)
+        if self.pae is not None and self.pae.shape != expected:
+            raise ValueError(
+                f"{structure.name}: the predicted aligned error has the shape {self.pae.shape}; "
+                f"expected {expected}"
+            )
         depth = self.alignment_depth
         if depth is not None and len(depth) != structure.num_residues:
             raise ValueError(
@@ -70,48 +81,48 @@ class ChainPicture:
 
 
 def draw_chain(path: str | os.PathLike[str], picture: ChainPicture) -> None:
-    """Write a PNG of 1600 x 1200 pixels with four panels.
+    """Write the PNG of `chain_png` to a file.
+
+    The file is written atomically, and replaces an existing one.
+
+    Example:
+        pae = np.load("a_pae.npz")["pae"]
+        draw_chain("a.png", ChainPicture(structure=structure, ptm=0.8, pae=pae))
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    write_atomically(Path(path), chain_png(picture))
+
+
+def chain_png(picture: ChainPicture) -> bytes:
+    """Return a PNG of 1600 x 1200 pixels with four panels.
 
     They are the backbone in the colors of the AlphaFold database, the pLDDT along the chain, the
     predicted aligned error and the depth of the alignment. The same input gives the same bytes.
     Safe in several threads.
-
-    Args:
-        path: the file, which is written atomically.
-        picture: what is drawn.
-
-    Raises:
-        ValueError: the predicted aligned error has another number of residues, or its file is
-            damaged.
-        OSError: a file cannot be read or written.
-
-    Example:
-        draw_chain("a.png", ChainPicture(structure=structure, ptm=0.8, pae=Path("a_pae.npz")))
     """
     figure = new_figure(WIDTH, HEIGHT)
-    _write_heading(figure, picture)
+    _draw_heading(figure, picture)
     _draw_structure(figure, picture.structure)
     _draw_pae(figure, picture)
     draw_plddt(figure.add_axes((0.07, 0.085, 0.415, 0.185)), picture.structure.plddt)
     _draw_depth(figure, picture)
-    write_png(figure, Path(path))
+    return png_bytes(figure)
 
 
-def _write_heading(figure: Figure, picture: ChainPicture) -> None:
+def _draw_heading(figure: Figure, picture: ChainPicture) -> None:
     structure = picture.structure
-    name = shorten(structure.name, _MAX_NAME_CHARACTERS)
-    add_text(figure, 0.025, 0.95, name, fontsize=13, fontweight="bold", color=DARK)
     residues = f"{structure.num_residues:,} residue" + ("" if structure.num_residues == 1 else "s")
     facts = [residues, f"mean pLDDT {structure.plddt.mean():.1f}"]
     if picture.ptm is not None:
         facts.append(f"pTM {picture.ptm:.2f}")
-    line = "  \N{MIDDLE DOT}  ".join(facts)
-    add_text(figure, 0.025, 0.915, line, fontsize=9, color=GRAY)
+    write_heading(figure, structure.name, "  \N{MIDDLE DOT}  ".join(facts))
 
 
 def _draw_structure(figure: Figure, structure: ChainStructure) -> None:
     axes = figure.add_axes((0.02, 0.385, 0.5, 0.5))
-    add_legend(figure, loc="center", bbox_to_anchor=(0.27, 0.36))
+    draw_legend(figure, class_patches(), loc="center", bbox_to_anchor=(0.27, 0.36))
     if not structure.has_ca.any():
         write_note(axes, "No residue has a CA atom.")
         return
@@ -129,7 +140,7 @@ def _draw_pae(figure: Figure, picture: ChainPicture) -> None:
         add_title(axes, "Predicted aligned error")
         write_note(axes, picture.no_pae_reason)
         return
-    image = downsample_pae(picture.pae)
+    image = downsample_pae(picture.pae, max_pixels=_PAE_PIXELS)
     draw_pae(
         axes,
         figure.add_axes((0.943, 0.41, 0.012, 0.45)),

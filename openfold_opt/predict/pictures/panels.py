@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,7 +114,7 @@ def draw_pae(axes: Axes, bar: Axes, image: np.ndarray, *, num_residues: int, top
         vmin=0.0,
         vmax=top,
         extent=(0.5, end, end, 0.5),
-        interpolation="nearest" if len(image) <= 250 else "antialiased",
+        interpolation="antialiased",
     )
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(_residue_locator(num_residues))
@@ -157,15 +158,19 @@ def set_residue_axis(axes: Axes, num_residues: int) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(_with_commas))
 
 
-def add_legend(figure: Figure, **place: Any) -> None:
-    """Add the colors of the four classes, in one row."""
-    handles = [
+def class_patches() -> list[Patch]:
+    """Return the entries of a legend for the four classes, the best first."""
+    return [
         Patch(facecolor=item.color, edgecolor="none", label=item.label)
         for item in reversed(CLASSES)
     ]
+
+
+def draw_legend(figure: Figure, patches: Sequence[Patch], **place: Any) -> None:
+    """Draw a legend in one row. place: loc and bbox_to_anchor of Matplotlib."""
     figure.legend(
-        handles=handles,
-        ncols=len(handles),
+        handles=patches,
+        ncols=len(patches),
         fontsize=7,
         frameon=False,
         handlelength=1.0,
@@ -177,7 +182,8 @@ def add_legend(figure: Figure, **place: Any) -> None:
 
 
 def _residue_locator(num_residues: int) -> MaxNLocator:
-    return MaxNLocator(nbins=8, integer=True, steps=[1, 2, 5, 10])
+    num_ticks = 8 if num_residues < 1000 else 5
+    return MaxNLocator(nbins=num_ticks, integer=True, steps=[1, 2, 5, 10])
 
 
 def _with_commas(value: float, _: object) -> str:

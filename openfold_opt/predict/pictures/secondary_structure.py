@@ -64,10 +64,12 @@ def _has_partner(ca: np.ndarray, is_extended: np.ndarray) -> np.ndarray:
     result = np.zeros(len(ca), bool)
     numbers = np.flatnonzero(is_extended)
     points = ca[numbers].astype(np.float64)
+    points -= points.mean(axis=0) if len(points) else 0.0
+    lengths = (points**2).sum(axis=1)
     # Blocks limit the memory for long chains.
     for start in range(0, len(numbers), _BLOCK):
         block = slice(start, start + _BLOCK)
-        squared = ((points[block, None] - points) ** 2).sum(axis=-1)
+        squared = lengths[block, None] + lengths - 2.0 * points[block] @ points.T
         is_far = np.abs(numbers[block, None] - numbers) >= 4
         result[numbers[block]] = ((squared < _CONTACT**2) & is_far).any(axis=1)
     return result

@@ -22,9 +22,13 @@ _OUTLINE_BRIGHTNESS = 0.30
 _MIN_EXTENT = 24.0
 """A smaller structure is not enlarged to fill the panel, angstrom."""
 _MARGIN = 0.05
-_LABEL_PIXELS = 20.0
+_SET_BACK = 1.5
+"""Added to the depth of a chain that is behind another one, angstrom."""
+_LABEL_PIXELS, _LABEL_DISTANCE = 16.0, 1.0
+"""Distance of the letters at the termini: pixels, and in addition angstrom."""
 _NUM_LABEL_PLACES = 24
-_QUALITY_QUADS = 40_000
+_NUM_QUADS = 24_000
+"""Faces of a chain, if at least two rings per residue are left."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,6 +43,8 @@ class DrawnChain:
     """float [N_res, 3], 0..1."""
     has_labels: bool = True
     """Whether the termini are marked with N and C."""
+    is_behind: bool = False
+    """Whether the chain is hidden by another one at almost the same place."""
 
 
 def draw_structures(axes: Axes, chains: Sequence[DrawnChain]) -> None:
@@ -60,7 +66,11 @@ def draw_structures(axes: Axes, chains: Sequence[DrawnChain]) -> None:
     corners = np.concatenate([corners for corners, _ in faces])
     colors = np.concatenate([colors for _, colors in faces])
     depth = corners[:, :, 2].mean(axis=1)
-    order = np.argsort(depth, kind="stable")
+    set_back = [
+        np.full(len(chain_corners), _SET_BACK if chain.is_behind else 0.0)
+        for chain, (chain_corners, _) in zip(shown, faces)
+    ]
+    order = np.argsort(depth - np.concatenate(set_back), kind="stable")
     nearness = np.clip((depth - back) / max(front - back, 1.0), 0.0, 1.0)
     fog = (_FOG * (1.0 - nearness))[:, None]
     colors = colors * (1.0 - fog) + fog
@@ -75,8 +85,10 @@ def draw_structures(axes: Axes, chains: Sequence[DrawnChain]) -> None:
         autolim=False,
     )
     for chain, ca in zip(shown, turned):
-        if chain.has_labels:
-            _label_termini(axes, ca[chain.has_ca], offset=_LABEL_PIXELS * scale)
+        if chain.has_labels and chain.has_ca.sum() > 1:
+            ends = ca[chain.has_ca][[0, -1], :2]
+            offset = _LABEL_PIXELS * scale + _LABEL_DISTANCE
+            _label_termini(axes, ends, every[:, :2], offset=offset)
 
 
 def _set_limits(axes: Axes, points: np.ndarray) -> float:
@@ -99,8 +111,8 @@ def _faces(
     chain: DrawnChain, ca: np.ndarray, *, num_residues: int, pixel: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return corners [n, 4, 3] and colors [n, 3] of the visible faces and of the outlines."""
-    num_sides = 12 if num_residues <= 1000 else 6
-    steps = int(np.clip(_QUALITY_QUADS // (num_sides * num_residues), 2, 12))
+    num_sides = 12 if num_residues <= 1000 else 6 if num_residues <= 4000 else 4
+    steps = int(np.clip(_NUM_QUADS // (num_sides * num_residues), 2, 12))
     corners, colors = [], []
     for rings in backbone_rings(ca, chain.has_ca, steps=steps, min_radius=0.8 * pixel):
         color = np.repeat(chain.colors[rings.residue[1:]], num_sides, axis=0)
@@ -132,17 +144,23 @@ def _normals(quads: np.ndarray) -> np.ndarray:
     return normals / np.where(lengths == 0, 1.0, lengths)
 
 
-def _label_termini(axes: Axes, ca: np.ndarray, *, offset: float) -> None:
-    """Write N and C next to the ends of a chain, where most space is free."""
-    if len(ca) < 2:
-        return
+def _label_termini(axes: Axes, ends: np.ndarray, points: np.ndarray, *, offset: float) -> None:
+    """Write N and C next to the ends of a chain, where most space is free.
+
+    Args:
+        axes: the panel.
+        ends: [2, 2], positions of the first and of the last residue.
+        points: [n, 2], positions of all drawn residues.
+        offset: distance of a letter from its end, angstrom.
+    """
     angles = np.arange(_NUM_LABEL_PLACES) * 2 * np.pi / _NUM_LABEL_PLACES
     circle = offset * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    for letter, end in (("N", ca[0]), ("C", ca[-1])):
-        places = end[:2] + circle
-        to_chain = np.linalg.norm(places[:, None] - ca[:, :2], axis=2).min(axis=1)
+    for letter, end in zip("NC", ends):
+        places = end + circle
+        squared = ((places[:, None] - points) ** 2).sum(axis=2)
+        crowding = (1.0 / (squared + offset**2)).sum(axis=1)
         axes.text(
-            *places[np.argmax(to_chain)],
+            *places[np.argmin(crowding)],
             letter,
             ha="center",
             va="center",
