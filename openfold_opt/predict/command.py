@@ -341,7 +341,12 @@ def _final_code(run: Run) -> int:
     """Write the last summary, print the outcome, and return the exit code."""
     failed = run.summary.write()
     if run.truths is not None:
-        score_run(run.folder.path, run.truths, with_pictures=True, write_line=print_line)
+        score_run(
+            run.folder.path,
+            run.truths,
+            with_pictures=bool(run.options.value("pictures")),
+            write_line=print_line,
+        )
     num_chains = len(run.summary.chains)
     print(
         f"{num_chains - len(failed)} of {num_chains} chains have a structure in {run.folder.path}"

@@ -9,6 +9,7 @@ that occurred before ends its start.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +55,9 @@ def search_superpositions(
 ) -> SearchResult:
     """Find the superpositions of predicted on true with the highest TM-score and GDT-TS.
 
-    Each threshold of GDT-TS has its own superposition, as in LGA (Zemla 2003).
+    The TM-score is the one that the TM-score program and TM-align find for this correspondence.
+    Each threshold of GDT-TS has its own superposition, as in LGA (Zemla 2003). It is searched with
+    the threshold as the cutoff, so that GDT-TS is at least that of the TM-score program.
 
     Args:
         predicted: [N, 3] angstrom, CA atoms.
@@ -68,45 +71,74 @@ def search_superpositions(
     num_pairs = len(predicted)
     if num_pairs < MIN_PAIRS:
         raise ValueError(f"found {num_pairs} pairs of CA atoms, expected at least {MIN_PAIRS}")
-    search = _Search(predicted, true, d0=d0_angstrom(num_true))
+    pairs = _Pairs(predicted, true)
+    d0 = d0_angstrom(num_true)
     low, high = _SEARCH_D0_RANGE_ANGSTROM
-    search_d0 = min(max(d0_angstrom(num_true), low), high)
-    search.run(first_cutoff=search_d0 - 1.0, cutoff=search_d0 + 1.0)
+    search_d0 = min(max(d0, low), high)
+    best_sum, rotation, translation = -1.0, np.eye(3), np.zeros(3)
+    counts = np.zeros(len(GDT_TS_THRESHOLDS_ANGSTROM))
+    for trial in pairs.superpositions(first_cutoff=search_d0 - 1.0, cutoff=search_d0 + 1.0):
+        counts = np.maximum(counts, trial.largest_counts())
+        sums = (1.0 / (1.0 + trial.square / d0**2)).sum(1)
+        best = int(sums.argmax())
+        if sums[best] > best_sum:
+            best_sum = float(sums[best])
+            rotation, translation = trial.rotation[best], trial.translation[best]
     for threshold in GDT_TS_THRESHOLDS_ANGSTROM:
-        search.run(first_cutoff=threshold, cutoff=threshold)
-    rotation, translation = search.best_superposition()
+        for trial in pairs.superpositions(first_cutoff=threshold, cutoff=threshold):
+            counts = np.maximum(counts, trial.largest_counts())
     return SearchResult(
-        tm_score=search.best_sum / num_true,
-        gdt_ts=float(np.mean(search.best_counts)) / num_true,
+        tm_score=best_sum / num_true,
+        gdt_ts=float(counts.mean()) / num_true,
         rotation=rotation,
-        translation=translation,
+        translation=pairs.true_center + translation - pairs.predicted_center @ rotation,
     )
 
 
-class _Search:
-    """The superpositions of two lists of points that were tried, and the best of them.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Trial:
+    """Superpositions that were computed together."""
+
+    rotation: np.ndarray
+    """[rows, 3, 3]"""
+    translation: np.ndarray
+    """[rows, 3], for points relative to the centers."""
+    square: np.ndarray
+    """[rows, N]: squared distances, square angstrom."""
+
+    def largest_counts(self) -> np.ndarray:
+        """Return the largest number of pairs within each threshold of GDT-TS: [4]."""
+        return np.array(
+            [
+                np.count_nonzero(self.square <= threshold**2, axis=1).max()
+                for threshold in GDT_TS_THRESHOLDS_ANGSTROM
+            ]
+        )
+
+
+class _Pairs:
+    """Two lists of corresponding points, and the superpositions of the search.
 
     A superposition of selected pairs depends on the sums of 1, x, y and x y^T over the pairs, and
     squared distances after it are linear in the same terms. Both are matrix products with `_terms`.
     """
 
-    def __init__(self, predicted: np.ndarray, true: np.ndarray, *, d0: float) -> None:
+    def __init__(self, predicted: np.ndarray, true: np.ndarray) -> None:
         moved, fixed = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
-        self._moved_center, self._fixed_center = moved.mean(0), fixed.mean(0)
+        self.predicted_center, self.true_center = moved.mean(0), fixed.mean(0)
         # Small coordinates keep the rounding errors of the linear form small.
-        x, y = moved - self._moved_center, fixed - self._fixed_center
+        x, y = moved - self.predicted_center, fixed - self.true_center
         products = (x[:, :, None] * y[:, None, :]).reshape(-1, 9)
         self._terms = np.concatenate([np.ones((len(x), 1)), x, y, products], axis=1)
         self._squares = (x**2).sum(1) + (y**2).sum(1)
-        self._d0 = d0
         # Hash of a selection: the sum of random numbers of its residues.
         self._hash_weights = np.random.default_rng(0).random(len(x))
-        self.best_sum = -1.0
-        self.best_counts = np.zeros(len(GDT_TS_THRESHOLDS_ANGSTROM), np.int64)
-        self._best = (np.eye(3), np.zeros(3))
 
-    def run(self, *, first_cutoff: float, cutoff: float) -> None:
-        """Start from all fragments, and iterate with pairs closer than the cutoffs, angstrom."""
+    def superpositions(self, *, first_cutoff: float, cutoff: float) -> Iterator[_Trial]:
+        """Start from all fragments, and iterate with the pairs closer than a cutoff, angstrom.
+
+        first_cutoff: that after the superposition of a fragment.
+        """
         num_pairs = len(self._terms)
         rows = max(1, _MAX_BLOCK_ELEMENTS // num_pairs)
         starts = _fragments(num_pairs)
@@ -116,21 +148,17 @@ class _Search:
             begin, end = starts[first : first + rows].T
             selected = (begin[:, None] <= index) & (index < end[:, None])
             for iteration in range(_MAX_ITERATIONS + 1):
-                square = self._superimpose(selected)
-                selected = _select(square, first_cutoff if iteration == 0 else cutoff)
+                trial = self._superimpose(selected)
+                yield trial
+                selected = _select(trial.square, first_cutoff if iteration == 0 else cutoff)
                 hashes, unique = np.unique(selected @ self._hash_weights, return_index=True)
                 selected = selected[unique[~np.isin(hashes, seen)]]
                 seen = np.union1d(seen, hashes)
                 if not len(selected):
                     break
 
-    def best_superposition(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return rotation and translation with the highest TM-score."""
-        rotation, translation = self._best
-        return rotation, translation + self._fixed_center - self._moved_center @ rotation
-
-    def _superimpose(self, selected: np.ndarray) -> np.ndarray:
-        """Superimpose selected pairs, note the scores, and return squared distances [rows, N]."""
+    def _superimpose(self, selected: np.ndarray) -> _Trial:
+        """Superimpose the selected pairs. selected: bool [rows, N]."""
         rotation, translation = _fit(selected @ self._terms)
         coefficients = np.concatenate(
             [
@@ -144,17 +172,7 @@ class _Search:
         square = coefficients @ self._terms.T
         square += self._squares
         np.maximum(square, 0.0, out=square)
-        sums = (1.0 / (1.0 + square / self._d0**2)).sum(1)
-        best = int(sums.argmax())
-        if sums[best] > self.best_sum:
-            self.best_sum = float(sums[best])
-            self._best = (rotation[best], translation[best])
-        counts = [
-            np.count_nonzero(square <= threshold**2, axis=1).max()
-            for threshold in GDT_TS_THRESHOLDS_ANGSTROM
-        ]
-        self.best_counts = np.maximum(self.best_counts, counts)
-        return square
+        return _Trial(rotation=rotation, translation=translation, square=square)
 
 
 def _fragments(num_pairs: int) -> np.ndarray:
