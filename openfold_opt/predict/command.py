@@ -23,7 +23,7 @@ from openfold_opt.parallel.launch import read_launch_info
 from openfold_opt.parallel.process_exit import SIGNAL_EXIT_CODES
 from openfold_opt.predict.chain_record import write_record
 from openfold_opt.predict.comparison.run_scores import remove_scores, score_run
-from openfold_opt.predict.comparison.structure_files import TrueStructures
+from openfold_opt.predict.comparison.structure_files import PathError, TrueStructures
 from openfold_opt.predict.file_names import chain_stems
 from openfold_opt.predict.models import ChainJob, ChainOptions, Models
 from openfold_opt.predict.option_parser import USAGE_EXIT_CODE
@@ -229,7 +229,7 @@ def _predict_all(run: Run, prog: str) -> int:
 def _decide(run: Run) -> Decision:
     """Read inputs and weights, open the output directory, and print what will be done."""
     if run.options.truths:
-        run.truths = TrueStructures(run.options.truths, on_warning=print_line)
+        run.truths = _open_truths(run.options)
     # The directory is opened before the input: it may fix the date of the templates.
     run.folder = OutputFolder(run.options.out)
     run.options = _with_earlier_date(run.options)
@@ -266,6 +266,13 @@ def _decide(run: Run) -> Decision:
     run.summary = SummaryWriter(run.folder.path, facts, chains=list(zip(names, stems)))
     run.summary.write()
     return Decision(options=run.options, run_id=facts.run_id(), jobs=jobs)
+
+
+def _open_truths(options: PredictOptions) -> TrueStructures:
+    try:
+        return TrueStructures(options.truths, on_warning=print_line)
+    except PathError as error:
+        raise OptionError(f"--truth: {error}") from error
 
 
 def _describe_unusable(unusable: Sequence[ChainFailure]) -> str:

@@ -97,9 +97,7 @@ class TrueStructures:
             else:
                 raise PathError(f"{path} does not exist; expected a structure file or a directory")
         # Many chains of one entry follow each other.
-        self._read = lru_cache(maxsize=1)(
-            lambda path: read_structures(path, on_warning=on_warning)
-        )
+        self._read = lru_cache(maxsize=1)(lambda path: read_structures(path, on_warning=on_warning))
 
     def find(
         self, prediction: PredictionFile, chains: Sequence[ChainStructure]

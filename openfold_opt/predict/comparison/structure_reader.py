@@ -14,6 +14,7 @@ from openfold_opt.predict.chain_structure import ChainStructure
 from openfold_opt.protein.residue_constants import (
     atom_order,
     atom_type_num,
+    atom_types,
     restype_3to1,
     restype_order,
 )
@@ -137,16 +138,14 @@ def _read_chain(
     for index, residue in _most_occupied(indices, span):
         letters[index] = _letter(residue.name)
         for slot, atom in _atoms(residue):
-            position = atom.pos.tolist()
-            if not np.isfinite(position).all():
-                raise StructureError(
-                    f"{path}: atom {atom.name} of residue {residue.seqid} in chain {name} has "
-                    f"the position {position}; expected numbers"
-                )
-            positions[index, slot], mask[index, slot] = position, True
-    return ChainStructure(
-        name=name, sequence="".join(letters), positions=positions, atom_mask=mask
-    )
+            positions[index, slot], mask[index, slot] = atom.pos.tolist(), True
+    if not np.isfinite(positions).all():
+        index, slot = np.argwhere(~np.isfinite(positions))[0, :2]
+        raise StructureError(
+            f"{path}: atom {atom_types[slot]} of residue {index + 1} of chain {name} has the "
+            f"position {positions[index, slot].tolist()}; expected numbers"
+        )
+    return ChainStructure(name=name, sequence="".join(letters), positions=positions, atom_mask=mask)
 
 
 def _indices_of_residues(span: gemmi.ResidueSpan) -> tuple[list[int], list[str]]:
