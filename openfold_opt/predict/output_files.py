@@ -5,6 +5,7 @@ With one set of weights a chain has
     STEM.cif              the structure (structure_file.py)
     STEM_pae.npy          float16 [N_res, N_res]: predicted aligned error in angstrom
     STEM_distogram.npy    float16 [N_res, N_res, num_bins]: logits, on request
+    STEM.png              a picture of the best structure (picture_file.py)
     STEM.json             its scores (chain_record.py), written last: the chain is finished
 
 With several, STEM.cif is the best structure, and every set of weights has these files (without
@@ -26,9 +27,9 @@ from openfold_opt.predict.file_names import ranked_stem
 from openfold_opt.protein.shard_format import write_atomically
 
 TEMPORARY_SUFFIX = ".tmp"
-STRUCTURE, PAE, DISTOGRAM = "structure", "pae", "distogram"
+STRUCTURE, PAE, DISTOGRAM, PICTURE = "structure", "pae", "distogram", "picture"
 """Kinds of files of a prediction."""
-SUFFIXES = {STRUCTURE: ".cif", PAE: "_pae.npy", DISTOGRAM: "_distogram.npy"}
+SUFFIXES = {STRUCTURE: ".cif", PAE: "_pae.npy", DISTOGRAM: "_distogram.npy", PICTURE: ".png"}
 FULL_DISK_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space left on the device, the quota is used up, or the file would be too large."""
 

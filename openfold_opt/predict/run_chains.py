@@ -26,6 +26,7 @@ from openfold_opt.predict.chain_record import (
     file_sizes,
     write_record,
 )
+from openfold_opt.predict.chain_structure import ChainStructure
 from openfold_opt.predict.feature_workers import FeatureJob, FeatureQueue, FeatureTask
 from openfold_opt.predict.models import (
     ChainJob,
@@ -37,16 +38,19 @@ from openfold_opt.predict.models import (
 from openfold_opt.predict.output_files import (
     DISTOGRAM,
     PAE,
+    PICTURE,
+    SUFFIXES,
     ChainFiles,
     is_full_disk,
 )
+from openfold_opt.predict.picture_file import write_picture
 from openfold_opt.predict.progress import ChainProgress
 from openfold_opt.predict.scores import line_of, model_scores, rank_predictions, short_name
 from openfold_opt.predict.structure_file import structure_text
 
 if TYPE_CHECKING:
     from openfold_opt.predict.chain_input import FeatureSettings, PreparedChain
-    from openfold_opt.predict.forward import RowSink
+    from openfold_opt.predict.forward import Prediction, RowSink
 
 GIBIBYTE = 2**30
 
@@ -165,11 +169,12 @@ class ChainRunner:
                 distogram_rows=self._sink(files, index, DISTOGRAM, job),
                 on_pass=self._report_passes(job, index),
             )
-        record = self._finish(number, job, files, predictions)
+        record = self._finish(job, files, predictions, prepared)
         return replace(
             record,
             warnings=(*record.warnings, *prepared.warnings),
             num_alignment_rows=prepared.num_alignment_rows,
+            alignment_depth=prepared.alignment_depth,
             templates=tuple(prepared.templates),
             feature_seconds=round(feature_seconds, 3),
         )
@@ -187,15 +192,15 @@ class ChainRunner:
 
     def _finish(
         self,
-        number: int,
         job: ChainJob,
         files: ChainFiles,
         predictions: dict[str, TimedPrediction],
+        prepared: PreparedChain,
     ) -> ChainRecord:
         """Write the files of a chain on the first rank, and return its record."""
         ranking = rank_predictions(predictions, by=self._options.rank_by)
         names: list[dict[str, str]] = [{} for _ in ranking]
-        sizes = None
+        sizes, warnings = None, []
         if self._is_writer:
             structures = {
                 name: structure_text(
@@ -208,6 +213,9 @@ class ChainRunner:
                 for name, timed in predictions.items()
             }
             names = files.finish(ranking, structures)
+            if self._options.pictures:
+                best = predictions[ranking[0]].prediction
+                warnings = self._draw(job, best, prepared, names[0])
             every = {name for kinds in names for name in kinds.values()} | {files.best_structure}
             sizes = file_sizes(self._folder, every)
         models = tuple(
@@ -216,10 +224,35 @@ class ChainRunner:
         )
         return replace(
             self._record(job, "finished"),
+            warnings=(*job.chain.warnings, *warnings),
             structure=files.best_structure,
             models=models,
             file_bytes=sizes,
         )
+
+    def _draw(
+        self, job: ChainJob, best: Prediction, prepared: PreparedChain, names: dict[str, str]
+    ) -> list[str]:
+        """Draw the best structure, add the picture to its files, and return warnings."""
+        warnings = write_picture(
+            self._folder / (job.stem + SUFFIXES[PICTURE]),
+            ChainStructure(
+                name=job.chain.name,
+                sequence=job.chain.sequence,
+                positions=best.positions,
+                atom_mask=best.atom_mask,
+                plddt=best.plddt,
+            ),
+            ptm=best.ptm,
+            pae=np.load(self._folder / names[PAE], mmap_mode="r") if PAE in names else None,
+            max_pae=best.max_pae,
+            alignment_depth=prepared.alignment_depth,
+            num_alignment_rows=prepared.num_alignment_rows,
+        )
+        if not warnings:
+            names[PICTURE] = job.stem + SUFFIXES[PICTURE]
+        self._progress.warned(short_name(job.chain.name), warnings)
+        return warnings
 
     def _prepared(self, queue: FeatureQueue, position: int) -> PreparedChain:
         """Return the features of a job in compact form, on every rank of the group."""

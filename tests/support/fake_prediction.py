@@ -69,6 +69,7 @@ class FakePrepared:
     name: str
     wire: dict
     num_alignment_rows: int = 7
+    alignment_depth: tuple[int, ...] = ()
     templates: tuple[str, ...] = ("1abc_A",)
     warnings: tuple[str, ...] = ("from the features",)
 
@@ -141,7 +142,8 @@ def prepare(chain: FakeChain, settings: FakeSettings) -> FakePrepared:
     if chain.name.startswith("killed"):
         os.kill(os.getpid(), signal.SIGKILL)
     letters = np.frombuffer(chain.sequence.encode(), np.uint8).copy()
-    return FakePrepared(name=chain.name, wire={"aatype": letters})
+    depth = (7,) * len(letters)
+    return FakePrepared(name=chain.name, wire={"aatype": letters}, alignment_depth=depth)
 
 
 class FakeModels:
@@ -253,8 +255,12 @@ PARTS = Parts(read_inputs=read_inputs, load_models=FakeModels, print_plan=print_
 
 
 def predict(*arguments: object) -> int:
-    """Run the command in this process and return its exit code."""
-    options = read_options(build_parser("predict").parse_args([str(x) for x in arguments]))
+    """Run the command in this process and return its exit code.
+
+    Chains are drawn only with --pictures, because a picture takes longer than everything else.
+    """
+    given = ["--no-pictures", *(str(x) for x in arguments)]
+    options = read_options(build_parser("predict").parse_args(given))
     return run_command(options, prog="predict", parts=PARTS)
 
 

@@ -34,8 +34,6 @@ WIDTH, HEIGHT = 8.0, 6.0
 """Inches."""
 _PAE_PIXELS = 540
 """Width of the map in the picture."""
-NO_PAE_HEAD = "These weights predict no aligned error."
-PAE_NOT_SAVED = "The predicted aligned error was not saved."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,9 +47,7 @@ class ChainPicture:
     pae: Matrix | None = None
     """[N_res, N_res]: predicted aligned error, angstrom. A memory-mapped array saves memory."""
     max_pae: float | None = None
-    """Upper end of its scale, angstrom; None: the largest value."""
-    no_pae_reason: str = NO_PAE_HEAD
-    """Written in place of the predicted aligned error if there is none."""
+    """Upper end of its scale, angstrom; None: the weights do not predict it."""
     alignment_depth: Sequence[int] | None = None
     """[N_res]: rows of the alignment without a gap at each residue; None: unknown."""
     num_alignment_rows: int | None = None
@@ -138,7 +134,13 @@ def _draw_pae(figure: Figure, picture: ChainPicture) -> None:
     axes = figure.add_axes((0.595, 0.41, 0.3375, 0.45))
     if picture.pae is None:
         add_title(axes, "Predicted aligned error")
-        write_note(axes, picture.no_pae_reason)
+        is_predicted = picture.max_pae is not None
+        write_note(
+            axes,
+            "The predicted aligned error was not saved."
+            if is_predicted
+            else "These weights predict no aligned error.",
+        )
         return
     image = downsample_pae(picture.pae, max_pixels=_PAE_PIXELS)
     draw_pae(
