@@ -1,59 +1,45 @@
-"""The picture of a finished chain. A chain whose picture cannot be drawn keeps its results."""
+"""The picture of a chain. A chain whose picture cannot be drawn keeps its results."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openfold_opt.predict.output_files import is_full_disk
+from openfold_opt.predict.file_names import PAE, PICTURE
+from openfold_opt.predict.row_files import naming_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
-
-    from openfold_opt.predict.chain_structure import ChainStructure
+    from openfold_opt.predict.chain_results import ChainResult
+    from openfold_opt.predict.output_files import ChainFiles
 
 
-def write_picture(
-    path: Path,
-    structure: ChainStructure,
-    *,
-    ptm: float | None,
-    pae: np.ndarray | None,
-    max_pae: float | None,
-    alignment_depth: Sequence[int],
-    num_alignment_rows: int,
-) -> list[str]:
-    """Write the picture of a predicted chain, and return a warning if it cannot be drawn.
+def write_picture(files: ChainFiles, result: ChainResult) -> list[str]:
+    """Write the picture of a chain, and return a warning if it cannot be drawn.
 
     Args:
-        path: the file (.png).
-        structure: the prediction.
-        ptm: None if the weights do not predict it.
-        pae: [N_res, N_res], angstrom; None if there is no file of it.
-        max_pae: upper end of its scale, angstrom; None if the weights do not predict it.
-        alignment_depth: [N_res], rows without a gap.
-        num_alignment_rows: rows of the alignment.
+        files: of the chain, after write_result.
+        result: of the set of weights that is drawn.
 
     Raises:
         OSError: the disk is full.
     """
+    weights = result.facts.weights
     try:
         # Matplotlib takes a second to import, which runs without pictures do not need.
-        from openfold_opt.predict.pictures import ChainPicture, draw_chain
+        from openfold_opt.predict.pictures.chain_picture import ChainPicture, chain_png
 
-        picture = ChainPicture(
-            structure=structure,
-            ptm=ptm,
-            pae=pae,
-            max_pae=max_pae,
-            alignment_depth=alignment_depth,
-            num_alignment_rows=num_alignment_rows,
+        png = chain_png(
+            ChainPicture(
+                structure=result.structure,
+                ptm=result.facts.ptm,
+                pae=files.matrix(weights, PAE),
+                max_pae=result.max_pae,
+                alignment_depth=result.alignment_depth,
+                num_alignment_rows=result.facts.num_alignment_rows,
+            )
         )
-        draw_chain(path, picture)
     except Exception as error:
-        if is_full_disk(error):
-            raise
         return [f"the picture was not drawn ({type(error).__name__}: {error})"]
+    path = files.path(weights, PICTURE)
+    with naming_file(path):
+        path.write_bytes(png)
     return []

@@ -8,7 +8,6 @@ docs/predict.md describes the fields.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import platform
 import time
@@ -19,11 +18,13 @@ from pathlib import Path
 import torch
 
 from openfold_opt.predict.chain_record import ChainRecord, read_record
-from openfold_opt.predict.run_settings import RunFacts, Value
+from openfold_opt.predict.run_settings import PACKAGE, RunFacts, Value, package_version
 from openfold_opt.protein.shard_format import write_atomically
 
 SUMMARY_FILE = "summary.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+PACKAGES = (PACKAGE, "numpy", "modelcif", "gemmi")
+"""Packages whose versions are stored, besides torch."""
 
 
 class SummaryWriter:
@@ -144,14 +145,10 @@ def describe_differences(
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python, torch, CUDA and this package."""
-    try:
-        package = importlib.metadata.version("openfold-opt")
-    except importlib.metadata.PackageNotFoundError:
-        package = "not installed (checkout)"
+    """Return the versions of Python, CUDA and packages."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda or "none",
-        "openfold-opt": package,
+        **{name: package_version(name) for name in PACKAGES},
     }

@@ -10,7 +10,7 @@ from benchmark.parity.golden_directory import load_golden_directory
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.published_weights import build_model, read_weights, write_weights
 from openfold_opt.parallel.axis import AxisGroup
-from openfold_opt.predict.forward import pad_residues, predict_chain, run_passes
+from openfold_opt.predict.forward import RowSinks, pad_residues, predict_chain, run_passes
 from openfold_opt.predict.memory_plan import plan_memory
 from tests.support.prediction import (
     evaluation_outputs,
@@ -105,8 +105,7 @@ def test_equals_the_evaluation(rows, num_templates):
         batch,
         prediction_plan(rows=rows),
         num_recycling_iterations=2,
-        pae_rows=fill(pae),
-        distogram_rows=fill(distogram),
+        sinks=RowSinks(pae=fill(pae), distogram=fill(distogram)),
     )
     values = {
         "final_atom_positions": found.positions,
@@ -168,5 +167,9 @@ def test_aligned_errors_need_a_head():
     assert predict_chain(model, batch, plan, num_recycling_iterations=0).ptm is None
     with pytest.raises(ValueError, match="has no TM-score head"):
         predict_chain(
-            model, batch, plan, num_recycling_iterations=0, pae_rows=lambda start, rows: None
+            model,
+            batch,
+            plan,
+            num_recycling_iterations=0,
+            sinks=RowSinks(pae=lambda start, rows: None),
         )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from openfold_opt.parallel.context import ParallelContext
-from openfold_opt.predict.forward import predict_chain
+from openfold_opt.predict.forward import RowSinks, predict_chain
 from tests.support.gloo_ranks import run_on_ranks
 from tests.support.prediction import prediction_plan, random_chain, random_model
 
@@ -27,8 +27,7 @@ def predict(dap, rows, channel_groups, kernels):
         random_chain(NUM_RES),
         prediction_plan(rows=rows, dap=dap, channel_groups=channel_groups, kernels=kernels),
         num_recycling_iterations=1,
-        pae_rows=fill(pae),
-        distogram_rows=fill(distogram),
+        sinks=RowSinks(pae=fill(pae), distogram=fill(distogram)),
     )
     return {
         "positions": found.positions,
