@@ -316,11 +316,12 @@ def _own_jobs(run: Run, jobs: Sequence[ChainJob]) -> list[ChainJob]:
 
 
 def _chain_options(options: PredictOptions, run_id: str) -> ChainOptions:
+    pae_json = options.value("pae_json")
     return ChainOptions(
         run_id=run_id,
         rank_by=str(options.value("rank")),
         save_pae=bool(options.value("save_pae")),
-        pae_json=options.value("pae_json"),
+        pae_json=None if pae_json == "auto" else bool(pae_json),
         save_distogram=bool(options.value("save_distogram")),
         save_embeddings=bool(options.value("save_embeddings")),
         seed=int(options.value("seed")),

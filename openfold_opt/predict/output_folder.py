@@ -36,8 +36,10 @@ class OutputFolder:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = take_lock(path, name=f"--out {path}")
         except LockError:
+            self._remove_new_folders()
             raise
         except OSError as error:
+            self._remove_new_folders()
             if is_full_disk(error):
                 raise
             raise ValueError(
@@ -152,11 +154,19 @@ class OutputFolder:
 
     def close(self) -> None:
         """Release the lock. Remove the lock file and the directory if this run left only these."""
-        if self._has_new_lock and [x.name for x in self.path.glob("*")] == [LOCK_FILE]:
+        is_unused = [path.name for path in self.path.glob("*")] == [LOCK_FILE]
+        if self._has_new_lock and is_unused:
+            # The lock is held until then, so no other run can have taken it.
             (self.path / LOCK_FILE).unlink()
-            for folder in self._new_folders:
-                folder.rmdir()
+            self._remove_new_folders()
         self._lock.close()
+
+    def _remove_new_folders(self) -> None:
+        """Remove the directories that this run created, as far as they are empty."""
+        for folder in self._new_folders:
+            if not folder.is_dir() or any(folder.iterdir()):
+                return
+            folder.rmdir()
 
     def _refuse_directories(self, stem: str) -> None:
         for suffix in (*SUFFIXES.values(), RECORD_SUFFIX):

@@ -33,7 +33,8 @@ def take_lock(path: Path, *, name: str) -> IO[str]:
         name: what messages call it, with its path.
 
     Raises:
-        LockError: another process holds the lock, or the file system has no locks.
+        LockError: another process holds the lock, or the file system has no locks. Then no new lock
+            file stays.
         OSError: the lock file cannot be written.
     """
     lock = _open_locked(path, name)
@@ -69,6 +70,7 @@ def lock_holder(path: Path) -> str | None:
 
 
 def _open_locked(path: Path, name: str) -> IO[str]:
+    is_new = not (path / LOCK_FILE).exists()
     lock = open(path / LOCK_FILE, "a+", encoding="utf-8")
     try:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -81,6 +83,8 @@ def _open_locked(path: Path, name: str) -> IO[str]:
         ) from None
     except OSError as error:
         lock.close()
+        if is_new:
+            (path / LOCK_FILE).unlink(missing_ok=True)
         if error.errno not in NO_LOCKS:
             raise
         raise LockError(

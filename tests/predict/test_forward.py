@@ -124,6 +124,25 @@ def test_equals_the_evaluation(rows, num_templates):
     assert len(found.recycling_changes) == found.num_recycling_iterations == 2
 
 
+@pytest.mark.parametrize("multiple_of", [1, 13])
+def test_embeddings_are_those_of_the_last_pass(multiple_of):
+    model, batch, plan = random_model(), random_chain(9), prediction_plan(rows=2)
+    trunk = run_passes(model, batch, plan, num_recycling_iterations=1).trunk
+    pair = np.full(tuple(trunk.z.shape[1:]), np.nan, np.float32)
+    single = []
+
+    def fill(start, values):
+        pair[start : start + len(values)] = values
+
+    sinks = RowSinks(pair=fill, single=lambda start, values: single.append((start, values)))
+    padded = pad_residues(batch, multiple_of=multiple_of)
+    predict_chain(model, padded, plan, num_recycling_iterations=1, sinks=sinks)
+    np.testing.assert_allclose(pair, trunk.z[0], atol=1e-4)
+    ((start, values),) = single
+    assert start == 0 and values.dtype == np.float32
+    np.testing.assert_allclose(values, trunk.s[0], atol=1e-4)
+
+
 def test_padding_changes_no_result():
     model, batch = random_model(), random_chain(9)
     plan = prediction_plan(rows=2)

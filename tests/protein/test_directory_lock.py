@@ -76,3 +76,4 @@ def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch, number):
     monkeypatch.setattr("openfold_opt.protein.directory_lock.fcntl.lockf", refuse)
     with pytest.raises(LockError, match="of the folder has no locks .*another file system"):
         take_lock(tmp_path, name="the folder")
+    assert not list(tmp_path.iterdir())
