@@ -148,6 +148,8 @@ class PreparedChain:
     templates: tuple[str, ...]
     """Chains that are used as templates, best first."""
     warnings: tuple[str, ...]
+    input_hash: str
+    """Hash of the alignments and template hits (inputs.hash_inputs)."""
 
     def features(self, device: torch.device | str = "cpu") -> FeatureBatch:
         """Return the model features, a batch of one, on a device."""

@@ -27,12 +27,13 @@ from openfold_opt.predict.comparison.structure_files import (
     TrueStructures,
     list_predictions,
 )
+from openfold_opt.predict.file_names import SUFFIXES, SUPERPOSITION
 from openfold_opt.predict.pictures.superposition import draw_superposition
 from openfold_opt.predict.scores import short_name
 from openfold_opt.protein.shard_format import write_atomically
 
 SCORES_FILE = "scores.json"
-PICTURE_SUFFIX = "_superposed.png"
+PICTURE_SUFFIX = SUFFIXES[SUPERPOSITION]
 
 
 def score_run(

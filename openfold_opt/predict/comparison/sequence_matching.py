@@ -16,8 +16,8 @@ MIN_IDENTITY = 0.7
 MAX_CA_DISTANCE_ANGSTROM = 5.0
 """CA atoms of bonded residues are closer."""
 _GAP_COST, _GAP_COST_AT_BREAK = -5, 0
-"""Costs of opening a gap. A match adds 1; a mismatch and each residue of a gap subtract 1. With lower
-costs a short chain could be spread over an unrelated long one."""
+"""Costs of opening a gap. A match adds 1; a mismatch and each residue of a gap subtract 1. With
+lower costs a short chain could be spread over an unrelated long one."""
 _MAX_SHOWN = 20
 
 

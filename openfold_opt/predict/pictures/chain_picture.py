@@ -32,10 +32,16 @@ from openfold_opt.protein.shard_format import write_atomically
 
 WIDTH, HEIGHT = 8.0, 6.0
 """Inches."""
+PLACES = {
+    "structure": (0.02, 0.385, 0.5, 0.5),
+    "pae": (0.595, 0.41, 0.3375, 0.45),
+    "pae_colors": (0.943, 0.41, 0.012, 0.45),
+    "plddt": (0.07, 0.085, 0.415, 0.185),
+    "depth": (0.595, 0.085, 0.375, 0.185),
+}
+"""Left, bottom, width and height of each panel, as fractions of the picture."""
 _PAE_PIXELS = 540
-"""Width of the map in the picture."""
-NO_PAE_HEAD = "These weights predict no aligned error."
-PAE_NOT_SAVED = "The predicted aligned error was not saved."
+"""Width of the error map in the picture."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,9 +55,7 @@ class ChainPicture:
     pae: Matrix | None = None
     """[N_res, N_res]: predicted aligned error, angstrom. A memory-mapped array saves memory."""
     max_pae: float | None = None
-    """Upper end of its scale, angstrom; None: the largest value."""
-    no_pae_reason: str = NO_PAE_HEAD
-    """Written in place of the predicted aligned error if there is none."""
+    """Upper end of its scale, angstrom; None: the weights do not predict it."""
     alignment_depth: Sequence[int] | None = None
     """[N_res]: rows of the alignment without a gap at each residue; None: unknown."""
     num_alignment_rows: int | None = None
@@ -106,7 +110,7 @@ def chain_png(picture: ChainPicture) -> bytes:
     _draw_heading(figure, picture)
     _draw_structure(figure, picture.structure)
     _draw_pae(figure, picture)
-    draw_plddt(figure.add_axes((0.07, 0.085, 0.415, 0.185)), picture.structure.plddt)
+    draw_plddt(figure.add_axes(PLACES["plddt"]), picture.structure.plddt)
     _draw_depth(figure, picture)
     return png_bytes(figure)
 
@@ -121,7 +125,7 @@ def _draw_heading(figure: Figure, picture: ChainPicture) -> None:
 
 
 def _draw_structure(figure: Figure, structure: ChainStructure) -> None:
-    axes = figure.add_axes((0.02, 0.385, 0.5, 0.5))
+    axes = figure.add_axes(PLACES["structure"])
     draw_legend(figure, class_patches(), loc="center", bbox_to_anchor=(0.27, 0.36))
     if not structure.has_ca.any():
         write_note(axes, "No residue has a CA atom.")
@@ -135,15 +139,21 @@ def _draw_structure(figure: Figure, structure: ChainStructure) -> None:
 
 
 def _draw_pae(figure: Figure, picture: ChainPicture) -> None:
-    axes = figure.add_axes((0.595, 0.41, 0.3375, 0.45))
+    axes = figure.add_axes(PLACES["pae"])
     if picture.pae is None:
         add_title(axes, "Predicted aligned error")
-        write_note(axes, picture.no_pae_reason)
+        is_predicted = picture.max_pae is not None
+        write_note(
+            axes,
+            "The predicted aligned error was not saved."
+            if is_predicted
+            else "These weights predict no aligned error.",
+        )
         return
     image = downsample_pae(picture.pae, max_pixels=_PAE_PIXELS)
     draw_pae(
         axes,
-        figure.add_axes((0.943, 0.41, 0.012, 0.45)),
+        figure.add_axes(PLACES["pae_colors"]),
         image,
         num_residues=picture.structure.num_residues,
         top=picture.max_pae or max(1.0, float(image.max())),
@@ -151,7 +161,7 @@ def _draw_pae(figure: Figure, picture: ChainPicture) -> None:
 
 
 def _draw_depth(figure: Figure, picture: ChainPicture) -> None:
-    axes = figure.add_axes((0.595, 0.085, 0.375, 0.185))
+    axes = figure.add_axes(PLACES["depth"])
     if picture.alignment_depth is None:
         add_title(axes, "Alignment depth")
         write_note(axes, "The alignment depth is unknown.")

@@ -31,6 +31,8 @@ from openfold_opt.protein.shard_format import write_atomically
 
 WIDTH, HEIGHT = 8.0, 6.0
 """Inches."""
+PLACES = {"structure": (0.02, 0.345, 0.96, 0.545), "distance": (0.07, 0.085, 0.905, 0.15)}
+"""Left, bottom, width and height of each panel, as fractions of the picture."""
 TRUE_COLOR, PREDICTED_COLOR = "#B4B4B4", "#0053D6"
 """Color of the true structure, and of a prediction without pLDDT."""
 _MIN_TOP = 2.0
@@ -72,7 +74,7 @@ def draw_superposition(
     distances = np.linalg.norm(predicted.ca_positions - truth.ca_positions, axis=1)
     figure = new_figure(WIDTH, HEIGHT)
     write_heading(figure, f"{predicted.name} and {truth.name}", scores)
-    _draw_structures(figure.add_axes((0.02, 0.345, 0.96, 0.545)), predicted, truth)
+    _draw_structures(figure.add_axes(PLACES["structure"]), predicted, truth)
     has_plddt = predicted.plddt is not None
     patches = class_patches() if has_plddt else [_patch(PREDICTED_COLOR, "Prediction")]
     draw_legend(
@@ -81,9 +83,7 @@ def draw_superposition(
         loc="center",
         bbox_to_anchor=(0.5, 0.315),
     )
-    _draw_distances(
-        figure.add_axes((0.07, 0.085, 0.905, 0.15)), np.where(is_matched, distances, np.nan)
-    )
+    _draw_distances(figure.add_axes(PLACES["distance"]), np.where(is_matched, distances, np.nan))
     write_atomically(Path(path), png_bytes(figure))
 
 

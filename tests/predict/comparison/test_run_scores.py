@@ -27,7 +27,7 @@ def truths(run, tmp_path):
 
 def test_a_finished_run_is_compared(run, tmp_path, truths):
     assert not (tmp_path / "out/scores.json").exists()
-    code, text, _ = run({"first": FIRST, "second": SECOND}, "--truth", truths)
+    code, text, _ = run({"first": FIRST, "second": SECOND}, "--truth", truths, "--pictures")
     assert code == 0
     assert "first: lDDT-Ca 1.0000, TM-score 1.0000, GDT-TS 1.0000 of 28 of 28 residues" in text
     assert "mean of 1 of 2 chains with a truth: lDDT-Ca 1.0000" in text
@@ -42,7 +42,7 @@ def test_a_finished_run_is_compared(run, tmp_path, truths):
 
 def test_chains_that_are_predicted_again_lose_their_scores(run, tmp_path, truths):
     sequences = {"first": FIRST, "second": SECOND}
-    run(sequences, "--truth", truths)
+    run(sequences, "--truth", truths, "--pictures")
     (tmp_path / "out/second.cif").unlink()
     run(sequences)
     assert set(scores_of(tmp_path)["chains"]) == {"first"}
@@ -65,7 +65,7 @@ def test_a_file_belongs_to_the_chain_with_its_sequence(run, tmp_path, truths):
     (truths / "first.pdb").rename(truths / "x.pdb")
     _, text, _ = run({"first": FIRST, "second": SECOND}, "--truth", truths / "x.pdb")
     assert list(scores_of(tmp_path)["chains"]) == ["first"]
-    _, text, _ = run({"first": FIRST, "second": SECOND}, "--truth", truths)
+    _, text, _ = run({"first": FIRST, "second": SECOND}, "--truth", truths, "--pictures")
     assert "none of 2 chains has a true structure that can be compared" in text
 
 
