@@ -81,6 +81,8 @@ class ChainRecord:
     warnings: tuple[str, ...] = ()
     num_alignment_rows: int | None = None
     """Rows of the alignment without duplicates, with the query."""
+    alignment_depth: tuple[int, ...] = ()
+    """Rows without a gap at each residue; empty if the chain failed."""
     templates: tuple[str, ...] = ()
     """Chains that were used as templates, best first."""
     plan: Mapping[str, object] | None = None
@@ -109,7 +111,7 @@ class ChainRecord:
     def short_form(self) -> dict[str, object]:
         """Return the entry of summary.json: without the sequence and the values per residue."""
         content = self.as_json()
-        for name in ("schema_version", "sequence", "file_bytes"):
+        for name in ("schema_version", "sequence", "alignment_depth", "file_bytes"):
             del content[name]
         for model in content["models"]:
             del model["plddt"]

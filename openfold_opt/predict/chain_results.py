@@ -28,6 +28,8 @@ class ChainResult:
     facts: ModelFacts
     max_pae: float | None
     """Upper end of the scale of the aligned error, angstrom; None if it is not predicted."""
+    alignment_depth: tuple[int, ...]
+    """[N_res]: rows of the alignment without a gap."""
 
 
 def chain_result(
@@ -65,6 +67,7 @@ def chain_result(
             ptm=prediction.ptm,
         ),
         max_pae=prediction.max_pae,
+        alignment_depth=prepared.alignment_depth,
     )
 
 

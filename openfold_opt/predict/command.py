@@ -22,6 +22,8 @@ from openfold_opt.parallel.heartbeat import (
 from openfold_opt.parallel.launch import read_launch_info
 from openfold_opt.parallel.process_exit import SIGNAL_EXIT_CODES
 from openfold_opt.predict.chain_record import remove_chain, write_record
+from openfold_opt.predict.comparison.run_scores import remove_scores, score_run
+from openfold_opt.predict.comparison.structure_files import PathError, TrueStructures
 from openfold_opt.predict.file_names import chain_stems
 from openfold_opt.predict.models import ChainJob, ChainOptions, Models
 from openfold_opt.predict.option_parser import USAGE_EXIT_CODE
@@ -91,6 +93,8 @@ class Run:
     """Only on rank 0."""
     summary: SummaryWriter | None = None
     """Only on rank 0."""
+    truths: TrueStructures | None = None
+    """Only on rank 0, and only with --truth."""
     models: Models | None = None
     runner: ChainRunner | None = None
 
@@ -231,7 +235,9 @@ def _decide(run: Run) -> Decision:
     is_relaxed = run.options.value("relax") != "none"
     if is_relaxed:
         check_openmm()
-    # The directory is opened first: it may fix the date of the templates.
+    if run.options.truths:
+        run.truths = _open_truths(run.options)
+    # The directory is opened before the input: it may fix the date of the templates.
     run.folder = OutputFolder(run.options.out)
     run.options = _with_earlier_date(run.options)
     chains, unusable = run.parts.read_inputs(run.options)
@@ -262,6 +268,7 @@ def _decide(run: Run) -> Decision:
     for stem in (*remaining, *failed_stems):
         # Before the summary has the identity of this run: no file of another run may stay.
         remove_chain(run.folder.path, stem)
+    remove_scores(run.folder.path, (*remaining, *failed_stems))
     seed = int(run.options.value("seed"))
     for failure, stem in zip(unusable, failed_stems):
         print_line(f"FAILED (input): {describe_failure(failure)}")
@@ -270,6 +277,13 @@ def _decide(run: Run) -> Decision:
     run.summary = SummaryWriter(run.folder.path, facts, chains=list(zip(names, stems)))
     run.summary.write()
     return Decision(options=run.options, run_id=facts.run_id(), jobs=jobs)
+
+
+def _open_truths(options: PredictOptions) -> TrueStructures:
+    try:
+        return TrueStructures(options.truths, on_warning=print_line)
+    except PathError as error:
+        raise OptionError(f"--truth: {error}") from error
 
 
 def _describe_unusable(unusable: Sequence[ChainFailure]) -> str:
@@ -334,6 +348,7 @@ def _chain_options(run: Run, run_id: str) -> ChainOptions:
         relax=str(options.value("relax")),
         device=run.device,
         seed=int(options.value("seed")),
+        pictures=bool(options.value("pictures")),
         num_workers=options.num_workers,
     )
 
@@ -350,6 +365,13 @@ def _progress(run: Run, jobs: Sequence[ChainJob]) -> ChainProgress:
 def _final_code(run: Run) -> int:
     """Write the last summary, print the outcome, and return the exit code."""
     failed = run.summary.write()
+    if run.truths is not None:
+        score_run(
+            run.folder.path,
+            run.truths,
+            with_pictures=bool(run.options.value("pictures")),
+            write_line=print_line,
+        )
     num_chains = len(run.summary.chains)
     print(
         f"{num_chains - len(failed)} of {num_chains} chains have a structure in {run.folder.path}"

@@ -10,6 +10,7 @@ from openfold_opt.predict.chain_record import ChainRecord
 from openfold_opt.predict.chain_results import ChainResult, chain_result, write_result
 from openfold_opt.predict.models import ChainOptions, ChainPlan, TimedPrediction
 from openfold_opt.predict.output_files import ChainFiles
+from openfold_opt.predict.picture_file import write_picture
 from openfold_opt.predict.relaxation.chain_relaxation import relax_results
 from openfold_opt.predict.run_settings import WeightsFacts
 from openfold_opt.predict.scores import model_scores, rank_predictions
@@ -58,8 +59,9 @@ def finish_chain(
     results = {
         name: _result(chain, outcome, seed=options.seed) for name, outcome in by_name.items()
     }
-    warnings = _write_files(files, results, options)
-    relaxations, problems = _relax(files, [results[name] for name in ranking], options)
+    ranked = [results[name] for name in ranking]
+    warnings = _write_files(files, ranked, options)
+    relaxations, problems = _relax(files, ranked, options)
     warnings = _merged(warnings, problems)
     warn(warnings)
     names = files.finish(ranking)
@@ -79,6 +81,7 @@ def finish_chain(
         record,
         warnings=_merged(record.warnings, *(x.warnings for x in prepared), warnings),
         num_alignment_rows=prepared[0].num_alignment_rows,
+        alignment_depth=prepared[0].alignment_depth,
         templates=_merged(*(x.templates for x in prepared)),
         input_hash=prepared[0].input_hash,
         structure=files.best_structure,
@@ -98,12 +101,15 @@ def _result(chain: ChainInput, outcome: Outcome, *, seed: int) -> ChainResult:
 
 
 def _write_files(
-    files: ChainFiles, results: Mapping[str, ChainResult], options: ChainOptions
+    files: ChainFiles, results: Sequence[ChainResult], options: ChainOptions
 ) -> tuple[str, ...]:
-    """Write the files of all sets of weights under temporary names, and return warnings."""
-    warnings = [
-        write_result(files, result, pae_json=options.pae_json) for result in results.values()
-    ]
+    """Write the files of all sets of weights under temporary names, and return warnings.
+
+    results: best first.
+    """
+    warnings = [write_result(files, result, pae_json=options.pae_json) for result in results]
+    if options.pictures:
+        warnings.append(write_picture(files, results[0]))
     return _merged(*warnings)
 
 

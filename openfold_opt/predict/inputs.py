@@ -58,7 +58,7 @@ from openfold_opt.predict.template_choice import (
     missing_template_warnings,
     template_warnings,
 )
-from openfold_opt.protein.hhblits_alphabet import sequence_to_tokens
+from openfold_opt.protein.hhblits_alphabet import GAP_TOKEN, sequence_to_tokens
 from openfold_opt.protein.reader import ShardReader
 from openfold_opt.protein.records import (
     AlignmentRecord,
@@ -167,6 +167,7 @@ def prepare_chain(chain: ChainInput, settings: FeatureSettings) -> PreparedChain
         name=chain.name,
         wire=encode_sample(raw, choose_for_evaluation(raw, seed=seed, config=config)),
         num_alignment_rows=sources.alignment.num_sequences,
+        alignment_depth=_alignment_depth(sources.alignment),
         templates=tuple(hit.name for hit in sources.hits),
         warnings=(*template_warnings(chain, settings), *sources.warnings, *copies),
         input_hash=hash_inputs(chain),
@@ -190,6 +191,12 @@ def hash_inputs(chain: ChainInput) -> str:
         if chain.data_dir is not None:
             digest.update(_open_reader(chain.data_dir).index.checksum.encode())
     return digest.hexdigest()[:16]
+
+
+def _alignment_depth(alignment: AlignmentRecord) -> tuple[int, ...]:
+    """Return the number of rows without a gap at each residue."""
+    num_gaps = alignment.token_counts[:, GAP_TOKEN]
+    return tuple((alignment.num_sequences - num_gaps).tolist())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -121,6 +121,8 @@ class ChainOptions:
     """Which structures are relaxed: "best", "all" or "none"."""
     device: torch.device = torch.device("cpu")
     """Of the predictions; relaxation uses it too."""
+    pictures: bool = True
+    """Whether a picture of the best structure is drawn."""
     seed: int = 0
     """For records and structures."""
     num_workers: int = 1

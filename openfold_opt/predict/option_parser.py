@@ -43,6 +43,7 @@ outputs, in the directory --out:
   NAME_relaxed.cif, .pdb  with --relax
   NAME.json            scores, templates, warnings; written last, when the chain is finished
   NAME_rank_1_WEIGHTS.cif, ...  with several weights: the files of each, best first
+  scores.json          with --truth: lDDT, TM-score, GDT-TS; NAME_superposed.png shows both
   summary.json         ranking, settings with the seed, weights, versions, scores of all chains
 
 exit codes: 0 all chains have a structure, 1 some failed (their reasons are printed and stored), 2
@@ -250,6 +251,16 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         help="predict finished chains again, and accept a directory of another run",
     )
     group.add_argument(
+        "--truth",
+        type=Path,
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="true structures, or directories of them: NAME.cif, 1abc.cif for 1abc_A, or a file "
+        "with the sequence; at the end, compare and write scores.json and pictures",
+    )
+    group.add_argument(
         "--rank",
         choices=RANKS,
         help="score that ranks several weights (default: plddt, the mean pLDDT)",
@@ -283,4 +294,10 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         choices=RELAX_CHOICES,
         help="remove clashes and wrong bonds of the best structure or of all sets of weights with "
         "OpenMM, and write them as NAME_relaxed.cif (default: none)",
+    )
+    group.add_argument(
+        "--pictures",
+        action=argparse.BooleanOptionalAction,
+        help="draw each chain: backbone, pLDDT, predicted aligned error, alignment depth (default: "
+        "yes)",
     )

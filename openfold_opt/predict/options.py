@@ -29,6 +29,7 @@ DEFAULTS: Mapping[str, Value] = {
     "save_distogram": False,
     "save_embeddings": False,
     "relax": "none",
+    "pictures": True,
 }
 """Values of the options that are printed and stored with their origin. The default of
 max_template_date is today; "auto" of pae_json decides by the length of the chain."""
@@ -73,6 +74,8 @@ class PredictOptions:
     """Value and origin of every option of DEFAULTS, and whether templates are used."""
     out: Path | None
     overwrite: bool
+    truths: tuple[Path, ...]
+    """True structures for the scores of --truth."""
     dap: int | None
     """None: all ranks of a replica."""
     replicas: int | None
@@ -115,6 +118,7 @@ def read_options(args: argparse.Namespace) -> PredictOptions:
         settings=_settings(args),
         out=args.out,
         overwrite=args.overwrite,
+        truths=tuple(args.truth),
         dap=args.dap,
         replicas=args.replicas,
         num_workers=args.workers,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from openfold_opt.predict.chain_results import ChainResult, write_result
 from openfold_opt.predict.file_names import PAE, chain_stems
 from openfold_opt.predict.models import TimedPrediction
 from openfold_opt.predict.output_files import ChainFiles
+from openfold_opt.predict.picture_file import write_picture
 from openfold_opt.predict.relaxation import RelaxedStructure, relax
 from openfold_opt.predict.structure_file import structure_text
 
@@ -73,13 +75,20 @@ class PredictedChain:
         """
         return relax(self.results[weights or self.ranking[0]].structure)
 
-    def write(self, folder: str | os.PathLike[str], *, pae_json: bool | None = None) -> Path:
-        """Write structures and confidences to a directory, as the command does.
+    def write(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        pae_json: bool | None = None,
+        pictures: bool = True,
+    ) -> Path:
+        """Write structures, confidences and a picture to a directory, as the command does.
 
         Args:
             folder: the directory, which is created if it does not exist. Files of the same name
                 are replaced.
             pae_json: whether to write the PAE as JSON; None: up to 3,000 residues.
+            pictures: whether to draw the best structure. If this fails, there is a Python warning.
 
         Returns:
             The file of the best structure.
@@ -94,6 +103,9 @@ class PredictedChain:
                 if matrix is not None:
                     files.row_file(weights, PAE, num_rows=len(matrix))(0, matrix)
                 write_result(files, result, pae_json=pae_json)
+            if pictures:
+                for problem in write_picture(files, self.results[self.ranking[0]]):
+                    warnings.warn(problem, stacklevel=2)
             files.finish(self.ranking)
         finally:
             files.discard()

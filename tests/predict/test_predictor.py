@@ -115,6 +115,7 @@ def test_the_command_gives_the_result_of_the_python_interface(shared, tmp_path, 
         "q_confidence.json",
         "q_pae.npz",
         "q_predicted_aligned_error.json",
+        "q.png",
     }
     for name, content in written.items():
         assert (tmp_path / "out" / name).read_bytes() == content, name

@@ -72,6 +72,7 @@ class FakePrepared:
     name: str
     wire: dict
     num_alignment_rows: int = 7
+    alignment_depth: tuple[int, ...] = ()
     templates: tuple[str, ...] = ("1abc_A",)
     warnings: tuple[str, ...] = ("from the features",)
     input_hash: str = ""
@@ -157,7 +158,12 @@ def prepare(chain: FakeChain, settings: FakeSettings) -> FakePrepared:
     if chain.name.startswith("killed"):
         os.kill(os.getpid(), signal.SIGKILL)
     letters = np.frombuffer(chain.sequence.encode(), np.uint8).copy()
-    return FakePrepared(name=chain.name, wire={"aatype": letters}, input_hash=hash_inputs(chain))
+    return FakePrepared(
+        name=chain.name,
+        wire={"aatype": letters},
+        alignment_depth=(7,) * len(letters),
+        input_hash=hash_inputs(chain),
+    )
 
 
 def hash_inputs(chain: FakeChain) -> str:
@@ -292,8 +298,12 @@ PARTS = Parts(
 
 
 def predict(*arguments: object) -> int:
-    """Run the command in this process and return its exit code."""
-    options = read_options(build_parser("predict").parse_args([str(x) for x in arguments]))
+    """Run the command in this process and return its exit code.
+
+    Chains are drawn only with --pictures, because a picture takes longer than everything else.
+    """
+    given = ["--no-pictures", *(str(x) for x in arguments)]
+    options = read_options(build_parser("predict").parse_args(given))
     return run_command(options, prog="predict", parts=PARTS)
 
 
