@@ -37,6 +37,7 @@ outputs, in the directory --out:
   NAME.json            scores, templates, warnings; written last, when the chain is finished
   NAME_rank_1_WEIGHTS.cif, ...  with several weights: the structure of each, best first
   summary.json         settings with the seed, weights, versions and the scores of all chains
+  report.html          a page with all chains: structures, PAE, pLDDT; opens in a browser from disk
 
 exit codes: 0 all chains have a structure, 1 some failed (their reasons are printed and stored), 2
 refused before the start, 76 another rank was lost, 130 Ctrl-C, 143 SIGTERM. The same command
@@ -257,4 +258,10 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         default=None,
         help="write the logits of the distogram, 128 bytes per pair of residues (default: no)",
+    )
+    group.add_argument(
+        "--report",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="write report.html at the end (default: yes)",
     )

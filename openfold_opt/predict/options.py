@@ -70,6 +70,8 @@ class PredictOptions:
     """Value and origin of every option of DEFAULTS, and whether templates are used."""
     out: Path | None
     overwrite: bool
+    report: bool
+    """Whether to write report.html."""
     dap: int | None
     """None: all ranks of a replica."""
     replicas: int | None
@@ -112,6 +114,7 @@ def read_options(args: argparse.Namespace) -> PredictOptions:
         settings=_settings(args),
         out=args.out,
         overwrite=args.overwrite,
+        report=args.report,
         dap=args.dap,
         replicas=args.replicas,
         num_workers=args.workers,

@@ -253,8 +253,11 @@ PARTS = Parts(read_inputs=read_inputs, load_models=FakeModels, print_plan=print_
 
 
 def predict(*arguments: object) -> int:
-    """Run the command in this process and return its exit code."""
-    options = read_options(build_parser("predict").parse_args([str(x) for x in arguments]))
+    """Run the command in this process and return its exit code; --report writes a report too."""
+    words = [str(word) for word in arguments]
+    # A report takes longer than these predictions.
+    words += [] if "--report" in words else ["--no-report"]
+    options = read_options(build_parser("predict").parse_args(words))
     return run_command(options, prog="predict", parts=PARTS)
 
 

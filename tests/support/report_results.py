@@ -1,6 +1,7 @@
-"""An output directory of a prediction, written by hand: no model, and structures that can be drawn."""
+"""An output directory of a prediction, written by hand, with structures that can be drawn."""
 
 import json
+import re
 import zlib
 from pathlib import Path
 
@@ -12,7 +13,7 @@ GIB = 2**30
 
 
 def helix(num_residues: int) -> np.ndarray:
-    """Return N, CA, C and O [num_residues, 4, 3] of an alpha helix along the x axis, in angstrom."""
+    """Return N, CA, C and O [num_residues, 4, 3] of a helix along the x axis, in angstrom."""
     # Radius, angle and height of each atom relative to the residue.
     atoms = np.array([(1.55, -28, -0.9), (2.28, 0, 0), (1.66, 26, 1.1), (2.0, 22, 2.3)])
     angles = np.deg2rad(atoms[:, 1] + 100 * np.arange(num_residues)[:, None])
@@ -41,7 +42,10 @@ def structure_text(sequence: str, plddt: np.ndarray) -> str:
     entity.entity_type, entity.polymer_type = gemmi.EntityType.Polymer, gemmi.PolymerType.PeptideL
     entity.full_sequence, entity.subchains = three_letters, ["A"]
     structure.entities.append(entity)
-    return structure.make_mmcif_document().as_string()
+    groups = gemmi.MmcifOutputGroups(True, cell=False, symmetry=False)
+    text = structure.make_mmcif_document(groups).as_string()
+    # gemmi leaves the type of the residues open. Mol* draws no cartoon then.
+    return re.sub(r"^([A-Z]{3}) \.$", r"\1 'L-peptide linking'", text, flags=re.MULTILINE)
 
 
 def pae_matrix(num_residues: int, number: int) -> np.ndarray:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from openfold_opt.predict.option_parser import USAGE_EXIT_CODE
+from openfold_opt.predict.option_parser import USAGE_EXIT_CODE, OneLineParser
 from openfold_opt.predict.report.writing import REPORT_FILE, write_report
 
 PROG = "python -m openfold_opt.predict.report"
@@ -20,7 +19,7 @@ it the page has pictures. `python -m openfold_opt.predict` writes the same page 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return the exit code of the process."""
-    parser = argparse.ArgumentParser(prog=PROG, description=DESCRIPTION, allow_abbrev=False)
+    parser = OneLineParser(prog=PROG, description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument(
         "folder", type=Path, metavar="DIR", help="output directory of openfold_opt.predict"
     )

@@ -25,7 +25,7 @@ function plddtBar(value) {
 
 /**
  * Columns: the key of the row to sort by, the heading, and the content of the cell. `first` is the
- * first order of a click: the best value is shown first.
+ * order after the first click, descending if not given. A narrow window has no space for details.
  */
 const COLUMNS = [
   { key: "name", title: "Chain", first: "ascending" },
@@ -33,9 +33,15 @@ const COLUMNS = [
   {
     key: "num_alignment_rows",
     title: "Alignment rows",
+    isDetail: true,
     cell: (row) => formatNumber(row.num_alignment_rows),
   },
-  { key: "num_templates", title: "Templates", cell: (row) => formatNumber(row.num_templates) },
+  {
+    key: "num_templates",
+    title: "Templates",
+    isDetail: true,
+    cell: (row) => formatNumber(row.num_templates),
+  },
   { key: "mean_plddt", title: "Mean pLDDT", cell: (row) => plddtBar(row.mean_plddt) },
   { key: "ptm", title: "pTM", cell: (row) => formatNumber(row.ptm, 3) },
   {
@@ -50,11 +56,31 @@ const COLUMNS = [
     isOptional: true,
     cell: (row) => formatNumber(row.tm_score, 3),
   },
-  { key: "seconds", title: "Seconds", cell: (row) => formatNumber(row.seconds, 1) },
-  { key: "peak_bytes", title: "Peak memory", cell: (row) => formatBytes(row.peak_bytes) },
-  { key: "planned_bytes", title: "Planned", cell: (row) => formatBytes(row.planned_bytes) },
+  {
+    key: "seconds",
+    title: "Seconds",
+    isDetail: true,
+    cell: (row) => formatNumber(row.seconds, 1),
+  },
+  {
+    key: "peak_bytes",
+    title: "Peak memory",
+    isDetail: true,
+    cell: (row) => formatBytes(row.peak_bytes),
+  },
+  {
+    key: "planned_bytes",
+    title: "Planned memory",
+    isDetail: true,
+    cell: (row) => formatBytes(row.planned_bytes),
+  },
 ];
 const FIRST_SCORE = "mean_plddt";
+
+/** Return the class of the cells of a column. */
+function classOf(column) {
+  return `${column.cell ? "number" : ""} ${column.isDetail ? "detail" : ""}`.trim();
+}
 
 /** Shows the rows, and calls a function with the row that the reader selects. */
 class ChainTable {
@@ -87,7 +113,7 @@ class ChainTable {
     this.headings = this.columns.map((column) => {
       const button = element("button", { type: "button", textContent: column.title });
       button.onclick = () => this.sort(column);
-      return element("th", { scope: "col", className: column.cell ? "number" : "" }, button);
+      return element("th", { scope: "col", className: classOf(column) }, button);
     });
     document.querySelector("#chain-table thead").append(element("tr", {}, ...this.headings));
   }
@@ -103,7 +129,7 @@ class ChainTable {
         break;
       }
       const content = row[column.key] === null ? "–" : column.cell(row);
-      cells.push(element("td", { className: "number" }, content));
+      cells.push(element("td", { className: classOf(column) }, content));
     }
     const line = element("tr", {}, ...cells);
     line.dataset.stem = row.stem;

@@ -2,6 +2,8 @@
 // takes the plugin object from the state that Mol* passes to an extension of its loader.
 
 const LOAD_SECONDS = 60;
+/** Radius of the camera before Mol* has directed it at a structure, angstrom. */
+const NO_RADIUS = 0.01;
 
 /** Return whether this browser can draw in 3-D. */
 function hasWebGL() {
@@ -84,8 +86,12 @@ class StructureView {
     if (this.url !== null) URL.revokeObjectURL(this.url);
     this.url = URL.createObjectURL(new Blob([text]));
     const spec = JSON.stringify(viewSpec(this.url, plddt, styleValue("--view")));
-    if (this.model === undefined) await this.start(spec);
-    else this.model.set("msvj_data", spec);
+    if (this.model === undefined) {
+      await this.start(spec);
+    } else {
+      this.plugin.canvas3d.camera.setState({ radius: NO_RADIUS }, 0);
+      this.model.set("msvj_data", spec);
+    }
     this.structure = await this.loaded(previous);
     this.setColors();
     this.plugin.managers.camera.orientAxes?.(undefined, 0);
@@ -127,13 +133,17 @@ class StructureView {
     viewer.render({ model: this.model, el: this.container });
   }
 
-  /** Wait until another structure than the previous one is drawn, and return it. */
+  /**
+   * Wait until another structure than the previous one is drawn and the camera shows it, and return
+   * it.
+   */
   async loaded(previous) {
     const end = performance.now() + 1000 * LOAD_SECONDS;
     while (performance.now() < end) {
       const cell = this.plugin?.state.data.cells.get(this.representation);
       const structure = cell?.obj?.data.sourceData ?? null;
-      if (structure !== null && structure !== previous) return structure;
+      const isShown = this.plugin?.canvas3d?.camera.state.radius > NO_RADIUS;
+      if (structure !== null && structure !== previous && isShown) return structure;
       await new Promise((resolve) => setTimeout(resolve, 30));
     }
     throw new Error(`the structure was not drawn within ${LOAD_SECONDS} s`);
@@ -143,12 +153,14 @@ class StructureView {
   setColors() {
     if (this.plugin === null) return;
     const number = (name) => parseInt(styleValue(name).slice(1), 16);
+    const [pointed, selected] = [number("--pointed"), number("--selected")];
     this.plugin.canvas3d.setProps({
       renderer: {
         backgroundColor: number("--view"),
-        highlightColor: number("--pointed"),
-        selectColor: number("--selected"),
+        highlightColor: pointed,
+        selectColor: selected,
       },
+      marking: { highlightEdgeColor: pointed, selectEdgeColor: selected },
       camera: { helper: { axes: { name: "off", params: {} } } },
     });
     this.hover ??= this.plugin.behaviors.interaction.hover.subscribe(

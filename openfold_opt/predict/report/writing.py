@@ -41,7 +41,9 @@ SCRIPTS = (
 """The page's JavaScript. The files are joined in this order into one module."""
 
 
-def write_report(folder: str | os.PathLike[str], *, out: str | os.PathLike[str] | None = None) -> Path:
+def write_report(
+    folder: str | os.PathLike[str], *, out: str | os.PathLike[str] | None = None
+) -> Path:
     """Write a page with all chains of an output directory of `openfold_opt.predict`.
 
     The page is one file with all data if these have less than MAX_EMBEDDED_CHARACTERS. Otherwise
