@@ -24,6 +24,8 @@ NO_WEBGL = "HTMLCanvasElement.prototype.getContext = new Proxy(\
 HTMLCanvasElement.prototype.getContext, {apply: (get, canvas, [kind, ...more]) =>\
 kind.startsWith('webgl') ? null : Reflect.apply(get, canvas, [kind, ...more])});"
 """A script that takes WebGL from a page."""
+WINDOW = {"width": 920, "height": 1600}
+"""So high that nothing is scrolled when a test points at it or takes a picture."""
 TIMEOUT_MILLISECONDS = 120_000
 """Long, because other tests may use all cores."""
 
@@ -56,7 +58,7 @@ class OpenPage:
         return self.page.locator("#chain-table tbody th").all_inner_texts()
 
     def pixels(self, selector: str) -> np.ndarray:
-        """Return uint8 [height, width, 3] of an element as it is on the screen."""
+        """Return uint8 [height, width, 3] of an element as it is in the window."""
         picture = self.page.locator(selector).screenshot()
         return (
             (matplotlib.image.imread(io.BytesIO(picture))[..., :3] * 255).round().astype(np.uint8)
@@ -64,7 +66,8 @@ class OpenPage:
 
     def point_at(self, selector: str, x: float, y: float) -> None:
         """Move the mouse to a place in an element, in pixels from its upper left corner."""
-        self.page.locator(selector).hover(position={"x": x, "y": y})
+        box = self.page.locator(selector).bounding_box()
+        self.page.mouse.move(box["x"] + x, box["y"] + y)
 
     def next_frame(self) -> None:
         """Wait until what was requested is drawn."""
@@ -91,7 +94,7 @@ def open_page(
     browser: object, path: Path, *, script: str | None = None, **options: object
 ) -> Iterator[OpenPage]:
     """Open a file. script: runs before those of the page. options: of the browser context."""
-    context = browser.new_context(viewport={"width": 1400, "height": 1000}, **options)
+    context = browser.new_context(viewport=WINDOW, **options)
     context.set_default_timeout(TIMEOUT_MILLISECONDS)
     if script is not None:
         context.add_init_script(script)

@@ -28,7 +28,7 @@ class ChainPage {
       return "The 3-D view was not installed when this page was made " +
         `(${this.run.install_viewer}).`;
     }
-    return hasWebGL() ? null : "This browser has no WebGL, which the 3-D view needs.";
+    return webGLContext() !== null ? null : "This browser has no WebGL, which the 3-D view needs.";
   }
 
   /** The address of the page names the chain, so that links and the back button work. */

@@ -5,10 +5,18 @@ const LOAD_SECONDS = 60;
 /** Radius of the camera before Mol* has directed it at a structure, angstrom. */
 const NO_RADIUS = 0.01;
 
-/** Return whether this browser can draw in 3-D. */
-function hasWebGL() {
+/** Return the context that 3-D drawings need; null if this browser has none. */
+function webGLContext() {
   const canvas = document.createElement("canvas");
-  return (canvas.getContext("webgl2") ?? canvas.getContext("webgl")) !== null;
+  return canvas.getContext("webgl2") ?? canvas.getContext("webgl");
+}
+
+/** Return whether the processor draws in place of a GPU, which is slow. */
+function isSoftwareRenderer() {
+  const context = webGLContext();
+  const extension = context.getExtension("WEBGL_debug_renderer_info");
+  const name = extension === null ? "" : context.getParameter(extension.UNMASKED_RENDERER_WEBGL);
+  return /swiftshader|llvmpipe|software/i.test(name);
 }
 
 /** Return ranges of residues with the same band of the pLDDT, as selectors of MolViewSpec. */
@@ -74,6 +82,7 @@ class StructureView {
     this.structure = null;
     this.representation = null;
     this.url = null;
+    this.isSlow = isSoftwareRenderer();
     marking.addEventListener("change", () => this.showMarks());
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.setColors());
   }
@@ -161,6 +170,8 @@ class StructureView {
         selectColor: selected,
       },
       marking: { highlightEdgeColor: pointed, selectEdgeColor: selected },
+      // Several frames for smooth edges take too long without a GPU.
+      multiSample: { mode: this.isSlow ? "off" : "temporal" },
       camera: { helper: { axes: { name: "off", params: {} } } },
     });
     this.hover ??= this.plugin.behaviors.interaction.hover.subscribe(
