@@ -109,6 +109,14 @@ def write_chain(folder: Path, name: str, stem: str, *, number: int, num_residues
     )
 
 
+def add_weights(content: dict, name: str) -> None:
+    """Add a second set of weights to the record of a chain: same structure, no PAE."""
+    model = content["models"][0]
+    files = {"structure": model["files"]["structure"]}
+    second = {"rank": 2, "weights": name, "ptm": None, "max_pae": None, "files": files}
+    content["models"].append(model | second)
+
+
 def record(name: str, stem: str, **changes: object) -> dict:
     """Return the record of a chain without results."""
     return {

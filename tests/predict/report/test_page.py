@@ -9,7 +9,13 @@ import pytest
 from openfold_opt.predict.__main__ import main as predict_main
 from openfold_opt.predict.report import viewer, write_report, writing
 from tests.support.report_browser import NO_WEBGL, chromium, count_of_color, open_page
-from tests.support.report_results import pae_matrix, record, write_chain, write_results
+from tests.support.report_results import (
+    add_weights,
+    pae_matrix,
+    record,
+    write_chain,
+    write_results,
+)
 
 POINTED = (224, 33, 138)
 """--pointed of page.css."""
@@ -33,6 +39,7 @@ def results(tmp_path_factory):
         write_chain(folder, f"chain{k}", f"chain{k}", number=k, num_residues=20 + k)
         for k in range(98)
     ]
+    add_weights(chains[61], "w_other")
     error = {"kind": "features", "message": "the alignment is cut short"}
     failed = [
         record(name, stem, sequence="ACD", error=error)
@@ -158,6 +165,15 @@ def test_the_filter_leaves_the_chains_with_its_text(page):
     assert len(page.names()) == 100
 
 
+def test_other_weights_of_a_chain_can_be_selected(page):
+    page.select("chain61")
+    page.page.get_by_label("Weights").select_option("2: w_other")
+    assert "These weights have no TM-score head" in page.text("#pae")
+    assert "2 of 2" in page.text("#chain-facts")
+    page.page.get_by_label("Weights").select_option("1: w_ptm")
+    assert page.page.locator("#pae canvas").is_visible()
+
+
 def test_a_failed_chain_shows_its_reason_and_names_are_text(page):
     page.page.get_by_role("button", name=MARKUP).click()
     page.page.wait_for_function("document.title && document.querySelector('#results').hidden")
@@ -206,25 +222,18 @@ def test_the_page_of_a_model(browser, shared, tmp_path):
         pytest.skip("ipymolstar is not installed")
     alignment, out = tmp_path / "q.a3m", tmp_path / "out"
     alignment.write_text(f">q\n{SEQUENCE}\n>r\n{SEQUENCE[:-4]}AAAA\n")
-    weights = [
-        shared / "golden" / "weights" / f"{name}_tiny.npz" for name in ("model_1_ptm", "model_3")
-    ]
-    arguments = [alignment, "--weights", *weights, "--out", out, "--device", "cpu"]
+    weights = shared / "golden" / "weights" / "model_1_ptm_tiny.npz"
+    arguments = [alignment, "--weights", weights, "--out", out, "--device", "cpu"]
     arguments += ["--model-config", shared / "golden" / "model_tiny" / "config.json"]
     assert predict_main([str(x) for x in [*arguments, "--recycling", 1]]) == 0
-    models = json.loads((out / "q.json").read_text())["models"]
-    index = [model["weights"] for model in models].index("model_1_ptm_tiny")
-    content = np.load(out / models[index]["files"]["pae"])
+    (model,) = json.loads((out / "q.json").read_text())["models"]
+    content = np.load(out / model["files"]["pae"])
     matrix = content if isinstance(content, np.ndarray) else content["pae"]
     with open_page(browser, out / "report.html") as opened:
-        opened.wait_for_view()
-        opened.page.get_by_label("Weights").select_option(str(index))
         opened.wait_for_view()
         pixels = opened.pixels("#view canvas")
         assert (pixels != pixels[2, 2]).any(axis=-1).sum() > 100
         opened.point_at("#pae canvas", *map_place(opened, aligned=3, scored=17, num_residues=18))
         assert f"Aligned T3, scored S17: {float(matrix[2, 16]):.1f} Å" in opened.text("#marked")
-        opened.page.get_by_label("Weights").select_option(str(1 - index))
-        assert "predict no aligned error" in opened.text("#pae")
         assert opened.problems == []
         assert {url.partition(":")[0] for url in opened.requests} <= {"file", "blob", "data"}
