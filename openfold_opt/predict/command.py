@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -40,6 +41,7 @@ from openfold_opt.predict.ranks import (
 )
 from openfold_opt.predict.relaxation.chain_relaxation import describe_platform
 from openfold_opt.predict.relaxation.minimization import check_openmm
+from openfold_opt.predict.report import write_report
 from openfold_opt.predict.run_chains import ChainRunner, GroupError
 from openfold_opt.predict.run_settings import RunFacts, RunSetting
 from openfold_opt.predict.scores import describe_failure, unusable_record
@@ -379,4 +381,18 @@ def _final_code(run: Run) -> int:
     if failed:
         shown = ", ".join(failed[:MAX_SHOWN]) + (", ..." if len(failed) > MAX_SHOWN else "")
         print(f"{len(failed)} failed: {shown}; the reasons are above and in summary.json")
+    if run.options.report:
+        _write_report(run.folder.path)
     return FAILED_EXIT_CODE if failed else 0
+
+
+def _write_report(folder: Path) -> None:
+    """Write report.html. The results are complete without it: a failure is only printed."""
+    try:
+        print(f"report: {write_report(folder)}")
+    except Exception as error:
+        print(
+            f"no report: {type(error).__name__}: {error}; the results are complete, and python -m "
+            f"openfold_opt.predict.report {folder} writes the report",
+            file=sys.stderr,
+        )

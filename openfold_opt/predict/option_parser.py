@@ -43,6 +43,7 @@ outputs, in the directory --out:
   NAME_relaxed.cif, .pdb  with --relax
   NAME.json            scores, templates, warnings; written last, when the chain is finished
   NAME_rank_1_WEIGHTS.cif, ...  with several weights: the files of each, best first
+  report.html          a page with all chains: structures, PAE, pLDDT; opens in a browser from disk
   scores.json          with --truth: lDDT, TM-score, GDT-TS; NAME_superposed.png shows both
   summary.json         ranking, settings with the seed, weights, versions, scores of all chains
 
@@ -300,4 +301,10 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         action=argparse.BooleanOptionalAction,
         help="draw each chain: backbone, pLDDT, predicted aligned error, alignment depth (default: "
         "yes)",
+    )
+    group.add_argument(
+        "--report",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="write report.html at the end (default: yes)",
     )

@@ -76,6 +76,8 @@ class PredictOptions:
     overwrite: bool
     truths: tuple[Path, ...]
     """True structures for the scores of --truth."""
+    report: bool
+    """Whether to write report.html."""
     dap: int | None
     """None: all ranks of a replica."""
     replicas: int | None
@@ -119,6 +121,7 @@ def read_options(args: argparse.Namespace) -> PredictOptions:
         out=args.out,
         overwrite=args.overwrite,
         truths=tuple(args.truth),
+        report=args.report,
         dap=args.dap,
         replicas=args.replicas,
         num_workers=args.workers,

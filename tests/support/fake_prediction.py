@@ -300,9 +300,10 @@ PARTS = Parts(
 def predict(*arguments: object) -> int:
     """Run the command in this process and return its exit code.
 
-    Chains are drawn only with --pictures, because a picture takes longer than everything else.
+    Pictures and the report are made only with --pictures and --report, because each takes longer
+    than everything else.
     """
-    given = ["--no-pictures", *(str(x) for x in arguments)]
+    given = ["--no-pictures", "--no-report", *(str(x) for x in arguments)]
     options = read_options(build_parser("predict").parse_args(given))
     return run_command(options, prog="predict", parts=PARTS)
 
