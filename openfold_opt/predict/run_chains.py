@@ -165,10 +165,16 @@ class ChainRunner:
                 distogram_rows=self._sink(files, index, DISTOGRAM, job),
                 on_pass=self._report_passes(job, index),
             )
+            if self._is_writer:
+                self._progress.warned(short_name(job.chain.name), predictions[name].warnings)
         record = self._finish(number, job, files, predictions)
         return replace(
             record,
-            warnings=(*record.warnings, *prepared.warnings),
+            warnings=(
+                *record.warnings,
+                *prepared.warnings,
+                *(text for timed in predictions.values() for text in timed.warnings),
+            ),
             num_alignment_rows=prepared.num_alignment_rows,
             templates=tuple(prepared.templates),
             feature_seconds=round(feature_seconds, 3),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 Value = str | int | float | bool | None
-FREE_SETTINGS = ("dap", "replicas", "device")
+FREE_SETTINGS = ("dap", "replicas", "device", "graphs")
 """Settings that another run in the same directory may change."""
 
 
