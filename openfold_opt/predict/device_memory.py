@@ -82,6 +82,12 @@ def _usable(total_bytes: int) -> int:
     return int((1 - FREE_SHARE) * total_bytes) - CONTEXT_BYTES
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait for the work of a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def peak_bytes(device: torch.device, *, has_graphs: bool) -> int:
     """Return the peak memory of this process: of a GPU since its last reset, else of the host."""
     if device.type == "cuda":

@@ -39,7 +39,7 @@ KEPT_GRAPHS = 4
 
 
 def obstacle_to_graphs(
-    device: torch.device, *, dap_size: int, configs: Sequence[ModelConfig]
+    device: torch.device, dap_size: int, configs: Sequence[ModelConfig]
 ) -> str | None:
     """Say why no chain can use graphs; None if chains can.
 

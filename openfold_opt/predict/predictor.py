@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from openfold_opt.predict.chain_input import (
     PreparedChain,
 )
 from openfold_opt.predict.command import choose_device
-from openfold_opt.predict.device_memory import peak_bytes
+from openfold_opt.predict.device_memory import peak_bytes, synchronize
 from openfold_opt.predict.device_model import DeviceModel
 from openfold_opt.predict.fasta import check_sequence
 from openfold_opt.predict.file_names import weights_names
@@ -119,7 +120,8 @@ class Predictor:
         self.dap, self.settings = dap, settings
         is_chosen = isinstance(device, torch.device)
         self.device = device if is_chosen else choose_device(device, local_rank=dap.rank)
-        automatic = "bf16" if self.device.type == "cuda" else "fp32"
+        is_gpu = self.device.type == "cuda"
+        automatic = "bf16" if is_gpu else "fp32"
         self.dtype = automatic if dtype == "auto" else dtype
         if self.device.type == "cpu":
             return_freed_memory()
@@ -127,12 +129,10 @@ class Predictor:
         _refuse_same_weights(self._weights)
         self._models = [_in_precision(build_model(x), self.dtype) for x in self._weights]
         self._kernels = [self._build_kernels(weights.config) for weights in self._weights]
-        self._plans: dict[tuple[int, int, bool], MemoryPlan] = {}
-        is_gpu = self.device.type == "cuda"
+        self._plans: dict[tuple[int, int], MemoryPlan] = {}
         self._on_device = DeviceModel(self._models, self.device, copies_weights=is_gpu)
-        self._no_graphs = obstacle_to_graphs(
-            self.device, dap_size=dap.size, configs=[model.config for model in self._models]
-        )
+        configs = [weights.config for weights in self._weights]
+        self._no_graphs = obstacle_to_graphs(self.device, dap.size, configs)
         self._longest_with_graphs = longest_with_graphs(settings.graphs, self._no_graphs)
 
     @property
@@ -216,7 +216,7 @@ class Predictor:
     ) -> TimedPrediction:
         """Predict one chain from its features with one set of weights."""
         model = self._on_device.load(index)
-        self._synchronize()
+        synchronize(self.device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         started = time.perf_counter()
@@ -234,7 +234,7 @@ class Predictor:
                 distogram_rows=distogram_rows,
                 on_pass=on_pass,
             )
-        self._synchronize()
+        synchronize(self.device)
         seconds = time.perf_counter() - started
         return TimedPrediction(
             prediction=prediction,
@@ -282,24 +282,16 @@ class Predictor:
 
         If the chain uses CUDA graphs, the plan is that of the end of its range of lengths.
         """
-        num_residues = len(chain.sequence)
-        if num_residues <= self._longest_with_graphs:
-            plan = self._plan(graph_length(num_residues), index, uses_graphs=True)
-            if plan.fits and not plan.division.offload_pairs:
-                return plan
-        return self._plan(num_residues, index)
-
-    def _plan(self, num_residues: int, index: int, *, uses_graphs: bool = False) -> MemoryPlan:
-        key = (num_residues, index, uses_graphs)
+        key = (len(chain.sequence), index)
         if key not in self._plans:
-            self._plans[key] = self._new_plan(num_residues, index, uses_graphs=uses_graphs)
+            self._plans[key] = self._plan(*key)
         return self._plans[key]
 
-    def _new_plan(self, num_residues: int, index: int, *, uses_graphs: bool) -> MemoryPlan:
+    def _plan(self, num_residues: int, index: int) -> MemoryPlan:
         features = self.feature_settings(index)
-        return plan_memory(
+        plan_of = partial(
+            plan_memory,
             config=self._weights[index].config,
-            num_residues=num_residues,
             # The rows of the templates are part of the MSA representation.
             max_msa_clusters=features.max_msa_clusters + features.num_template_slots,
             max_extra_msa=features.max_extra_msa,
@@ -308,8 +300,12 @@ class Predictor:
             dtype=self.dtype,
             device=self.device,
             dap_size=self.dap.size,
-            uses_graphs=uses_graphs,
         )
+        if num_residues <= self._longest_with_graphs:
+            plan = plan_of(num_residues=graph_length(num_residues), uses_graphs=True)
+            if plan.fits and not plan.division.offload_pairs:
+                return plan
+        return plan_of(num_residues=num_residues)
 
     def cost(self, chain: ChainInput) -> float:
         """Return a number that is proportional to the expected time of a chain.
@@ -340,10 +336,6 @@ class Predictor:
         return build_kernel_set(
             KernelConfig.all("auto"), self.device, config.kernel_shapes(), precision=self.dtype
         )
-
-    def _synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
 
 def _chain(

@@ -192,13 +192,13 @@ def test_memory_of_the_static_tensors(model):
 def test_which_chains_use_graphs(monkeypatch, model):
     cuda, cpu, config = torch.device("cuda"), torch.device("cpu"), model.config
     other = dataclasses.replace(config, has_templates=False)
-    assert obstacle_to_graphs(cuda, dap_size=1, configs=[config, config]) is None
+    assert obstacle_to_graphs(cuda, 1, [config, config]) is None
     for device, dap_size, configs, reason in (
         (cpu, 1, [config], "not a GPU"),
         (cuda, 2, [config], "2 ranks share"),
         (cuda, 1, [config, other], "different sizes"),
     ):
-        obstacle = obstacle_to_graphs(device, dap_size=dap_size, configs=configs)
+        obstacle = obstacle_to_graphs(device, dap_size, configs)
         assert reason in obstacle
         assert longest_with_graphs("auto", obstacle) == 0
         with pytest.raises(ValueError, match=f"{reason}.*use auto or off"):
@@ -214,7 +214,7 @@ def test_which_chains_use_graphs(monkeypatch, model):
 @pytest.mark.gpu
 def test_cuda_graphs_equal_eager_passes():
     device = torch.device("cuda")
-    model, plan = random_model().to(device), prediction_plan(device=device)
+    model, plan = random_model().to(device), prediction_plan(kernels="auto", device=device)
     graphs = PassGraphs(model, CudaRecorder(device))
     for batch in (chain(16), chain(13, num_rows=2, seed=1), chain(16), chain(5), chain(8)):
         found = predict(model, batch, graphs.passes(batch, plan), plan=plan)
