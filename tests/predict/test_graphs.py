@@ -20,6 +20,7 @@ from openfold_opt.predict.graphs import (
     obstacle_to_graphs,
 )
 from openfold_opt.predict.traced_prediction import ChainSizes
+from openfold_opt.train.graphs.graph_memory import LaunchCounter
 from openfold_opt.train.graphs.recorder import CaptureError, CudaRecorder
 from openfold_opt.train.synthetic_features import synthetic_sample
 from tests.support.operator_recorder import OperatorRecorder
@@ -127,6 +128,27 @@ def test_a_failed_chain_leaves_nothing(model):
         predict(model, bad, graphs.passes(bad, prediction_plan()))
     found = predict(model, good, graphs.passes(good, prediction_plan()))
     assert_equal(found, expected, tolerance=0.0)
+
+
+def test_a_replay_is_the_only_launch_besides_copies(model):
+    class CountingRecorder(OperatorRecorder):
+        """Its replays compute nothing."""
+
+        def record(self, work):
+            capture = super().record(work)
+            capture.calls = []
+            return capture
+
+    graphs, plan, batch = PassGraphs(model, CountingRecorder()), prediction_plan(), chain(7)
+    counts = []
+    for _ in range(2):
+        compute = graphs.passes(batch, plan)
+        with LaunchCounter() as counter:
+            compute(batch.at_pass(0), None)
+        counts.append(counter.count)
+    # Features are cleared and copied, three tensors of the state are cleared, one is copied.
+    num_copies = 2 * len(dataclasses.fields(FeatureBatch)) + 4
+    assert counts[1] <= num_copies < counts[0] / 10
 
 
 def test_old_shapes_are_released(model):
