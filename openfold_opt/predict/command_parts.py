@@ -38,6 +38,7 @@ def _load_models(options: PredictOptions, device: torch.device, dap: AxisGroup) 
             max_extra_msa=options.weights.max_extra_msa,
             num_recycling_iterations=options.weights.num_recycling_iterations,
             recycling_tolerance=options.value("recycling_tolerance"),
+            graphs=str(options.value("graphs")),
             seed=options.value("seed"),
             use_templates=bool(options.value("use_templates")),
             max_template_date=options.value("max_template_date"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -79,6 +80,22 @@ def _named(name: str) -> Device:
 
 def _usable(total_bytes: int) -> int:
     return int((1 - FREE_SHARE) * total_bytes) - CONTEXT_BYTES
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the work of a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_bytes(device: torch.device, *, has_graphs: bool) -> int:
+    """Return the peak memory of this process: of a GPU since its last reset, else of the host."""
+    if device.type == "cuda":
+        # The memory of a captured graph is reserved, but does not count as allocated.
+        measure = torch.cuda.max_memory_reserved if has_graphs else torch.cuda.max_memory_allocated
+        return measure(device)
+    # Linux reports ru_maxrss in KiB.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def available_host_bytes() -> int:

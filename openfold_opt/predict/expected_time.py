@@ -81,6 +81,18 @@ def expected_time(
     return total
 
 
+def count_operators(
+    steps: Mapping[PhaseStep, StepTrace], config: ModelConfig, sizes: ChainSizes
+) -> int:
+    """Return the number of operators of a pass; arguments as expected_time."""
+    total = sum(
+        _repeats(key, config, sizes) * trace.work.num_operators
+        for key, trace in steps.items()
+        if key.phase != "heads"
+    )
+    return round(total / sizes.num_passes)
+
+
 def _repeats(key: PhaseStep, config: ModelConfig, sizes: ChainSizes) -> float:
     """Return how often the traced work of a step is repeated in all passes."""
     blocks = {

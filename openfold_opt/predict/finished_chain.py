@@ -79,7 +79,12 @@ def finish_chain(
     prepared = [outcome.prepared for outcome in outcomes]
     return replace(
         record,
-        warnings=_merged(record.warnings, *(x.warnings for x in prepared), warnings),
+        warnings=_merged(
+            record.warnings,
+            *(outcome.prepared.warnings for outcome in outcomes),
+            *(outcome.timed.warnings for outcome in outcomes),
+            warnings,
+        ),
         num_alignment_rows=prepared[0].num_alignment_rows,
         alignment_depth=prepared[0].alignment_depth,
         templates=_merged(*(x.templates for x in prepared)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +15,6 @@ from torch import Tensor
 from openfold_opt.model.alphafold import AlphaFold, final_positions, pseudo_beta_positions
 from openfold_opt.model.auxiliary_heads import predicted_lddt
 from openfold_opt.model.batch import FeatureBatch
-from openfold_opt.model.structure_module import Structure
 from openfold_opt.predict.schedule.plan import PredictionPlan
 from openfold_opt.predict.schedule.structure import (
     AlignedErrors,
@@ -80,16 +80,34 @@ class Prediction:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LastPass:
-    """State on the device after the last pass."""
+class PassResult:
+    """Outputs of a pass, on the device."""
 
     trunk: TrunkState
-    structure: Structure
+    states: Tensor
+    """[batch, N_res, c_s] float32: states of the last block of the structure module"""
     positions: Tensor
     """[batch, N_res, 37, 3] angstrom"""
+    pseudo_beta: Tensor
+    """[batch, N_res, 3] angstrom: predicted CB, or CA of glycine"""
     residues: FeatureBatch
-    """Features of the last pass; those of residues are on the device."""
+    """Features of the pass; those of residues are on the device."""
+
+    def previous(self) -> PreviousPass:
+        """Return what the next pass needs."""
+        return PreviousPass(state=self.trunk, pseudo_beta=self.pseudo_beta)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LastPass(PassResult):
+    """Outputs of the last pass."""
+
     changes: tuple[float, ...]
+    """As Prediction.recycling_changes."""
+
+
+PassFunction = Callable[[FeatureBatch, PreviousPass | None], PassResult]
+"""Computes a pass from its features, on any device, and the pass before; None: the first one."""
 
 
 @torch.no_grad()
@@ -100,6 +118,7 @@ def predict_chain(
     *,
     num_recycling_iterations: int,
     recycling_tolerance: float | None = None,
+    compute: PassFunction | None = None,
     sinks: RowSinks = RowSinks(),
     on_pass: Callable[[int, float | None], None] | None = None,
 ) -> Prediction:
@@ -113,6 +132,7 @@ def predict_chain(
         num_recycling_iterations: maximum number of recycling iterations.
         recycling_tolerance: stop recycling when the root mean square change of the distances
             between alpha carbons is below this value, angstrom; None: never.
+        compute: computes each pass, as graphs.py does; None: compute_pass.
         sinks: receive the matrices that are requested.
         on_pass: called after each pass with its number, from 0, and the change in angstrom, which
             is None for the first pass.
@@ -133,9 +153,10 @@ def predict_chain(
         plan,
         num_recycling_iterations=num_recycling_iterations,
         recycling_tolerance=recycling_tolerance,
+        compute=compute,
         on_pass=on_pass,
     )
-    plddt = predicted_lddt(model.auxiliary_heads.plddt(last.structure.states[:, -1], plan))
+    plddt = predicted_lddt(model.auxiliary_heads.plddt(last.states, plan))
     _check_finite("atom positions", last.positions[:, :length])
     _check_finite("pLDDT", plddt[:, :length])
     errors = _send_matrices(model, last, plan, sinks)
@@ -158,24 +179,22 @@ def run_passes(
     *,
     num_recycling_iterations: int,
     recycling_tolerance: float | None = None,
+    compute: PassFunction | None = None,
     on_pass: Callable[[int, float | None], None] | None = None,
-    keep_msa: bool = False,
 ) -> LastPass:
     """Run the recycling iterations and the last pass; arguments as in predict_chain.
 
-    The batch may have several samples. keep_msa: keep the MSA representation of the last pass.
+    The batch may have several samples.
     """
     batch = pad_residues(batch, multiple_of=plan.dap.size)
-    device = model.input_embedder.linear_tf_m.weight.device
+    compute = compute or partial(compute_pass, model, plan=plan)
     previous, positions, changes = None, None, []
     for index in range(num_recycling_iterations + 1):
-        residues = on_device(batch.at_pass(index), device)
-        trunk = run_trunk(model, residues, previous, plan, keep_msa=keep_msa)
-        structure = predict_structure(model, trunk, (residues.aatype, residues.seq_mask), plan)
-        earlier, positions = positions, final_positions(residues, structure)
+        result = compute(batch.at_pass(index), previous)
+        earlier, positions = positions, result.positions
         change = None
         if earlier is not None:
-            change = _distance_change(earlier, positions, residues.seq_mask, plan)
+            change = _distance_change(earlier, positions, result.residues.seq_mask, plan)
             changes.append(change)
         if on_pass is not None:
             on_pass(index, change)
@@ -183,14 +202,33 @@ def run_passes(
             change is not None and recycling_tolerance is not None and change < recycling_tolerance
         ):
             break
-        beta = pseudo_beta_positions(residues.aatype, positions)
-        previous = PreviousPass(state=trunk, pseudo_beta=beta)
-    return LastPass(
+        previous = result.previous()
+    return LastPass(**vars(result), changes=tuple(changes))
+
+
+@torch.no_grad()
+def compute_pass(
+    model: AlphaFold, features: FeatureBatch, previous: PreviousPass | None, plan: PredictionPlan
+) -> PassResult:
+    """Compute one pass without waiting for the device, if plan.skip_missing_templates is false.
+
+    Args:
+        model: on the device.
+        features: of the pass, on any device. N_res is a multiple of the number of ranks.
+        previous: None in the first pass. Its z is overwritten: it is the z of the result.
+        plan: kernels, blocks and DAP axis.
+    """
+    residues = on_device(features, model.input_embedder.linear_tf_m.weight.device)
+    trunk = run_trunk(model, residues, previous, plan)
+    structure = predict_structure(model, trunk, (residues.aatype, residues.seq_mask), plan)
+    positions = final_positions(residues, structure)
+    return PassResult(
         trunk=trunk,
-        structure=structure,
+        # A copy, because a view would keep the structures of all blocks in memory.
+        states=structure.states[:, -1].clone(),
         positions=positions,
+        pseudo_beta=pseudo_beta_positions(residues.aatype, positions),
         residues=residues,
-        changes=tuple(changes),
     )
 
 

@@ -17,8 +17,9 @@ from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.config import ModelConfig
 from openfold_opt.predict.block_sizes import choose_rows, first_rows, halve_rows, useful_bytes
 from openfold_opt.predict.device_memory import Device, device_of
-from openfold_opt.predict.expected_time import ExpectedTime, expected_time
+from openfold_opt.predict.expected_time import ExpectedTime, count_operators, expected_time
 from openfold_opt.predict.forward_trace import ForwardTrace
+from openfold_opt.predict.graphs import graph_bytes
 from openfold_opt.predict.plan_record import GIB, MAX_GPUS, MemoryPlan
 from openfold_opt.predict.traced_prediction import (
     ChainSizes,
@@ -47,6 +48,7 @@ def plan_memory(
     dtype: Precision,
     device: torch.device | str,
     dap_size: int = 1,
+    uses_graphs: bool = False,
 ) -> MemoryPlan:
     """Plan the prediction of a chain. Results are cached.
 
@@ -60,6 +62,7 @@ def plan_memory(
         dtype: "fp32" or "bf16".
         device: of the model, or the name of a GPU of kernels/chips.py, or "cpu".
         dap_size: number of ranks that share the chain.
+        uses_graphs: count the memory of CUDA graphs; num_residues is the end of a range of lengths.
     """
     templates = num_templates if config.has_templates else 0
     sizes = ChainSizes(
@@ -69,7 +72,11 @@ def plan_memory(
         num_templates=templates,
         num_passes=num_passes,
     )
-    return _plan(config, sizes, dtype, device_of(device), dap_size)
+    plan = _plan(config, sizes, dtype, device_of(device), dap_size)
+    if not uses_graphs:
+        return plan
+    size = graph_bytes(config, sizes, pair_bytes=plan.pair_bytes, num_operators=plan.num_operators)
+    return replace(plan, graph_bytes=size)
 
 
 def describe_plan(
@@ -255,6 +262,7 @@ class _Planner:
             weight_bytes=self.weight_bytes,
             feature_bytes=features,
             host_bytes=dap_size * rank_bytes + (pair_bytes if division.offload_pairs else 0),
+            num_operators=count_operators(trace.steps, self.config, sizes),
             pair_bytes=pair_bytes,
             phases={key: step.peak_bytes for key, step in trace.steps.items()},
             expected=self._expected(sizes, division, trace),

@@ -46,6 +46,7 @@ class TimedPrediction:
     seconds: float
     """Synchronized time of the forward."""
     peak_bytes: int
+    warnings: tuple[str, ...] = ()
 
 
 class Models(Protocol):

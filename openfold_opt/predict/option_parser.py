@@ -13,6 +13,7 @@ from openfold_opt.predict.options import DEFAULTS
 USAGE_EXIT_CODE = 2
 """Exit code of a command that was refused before the first prediction."""
 DTYPES = ("auto", "fp32", "bf16")
+GRAPHS = ("auto", "on", "off")
 RANKS = ("plddt", "ptm")
 RELAX_CHOICES = ("best", "all", "none")
 DESCRIPTION = """\
@@ -184,6 +185,12 @@ def _add_computing(group: argparse._ArgumentGroup) -> None:
         "--dtype",
         choices=DTYPES,
         help="precision of the matrix products (default: auto, bf16 on a GPU and fp32 on a CPU)",
+    )
+    group.add_argument(
+        "--graphs",
+        choices=GRAPHS,
+        help="use CUDA graphs for chains of up to 512 residues (auto, the default), for all chains "
+        "(on) or for none (off); needs one GPU per chain",
     )
     group.add_argument(
         "--dap",

@@ -21,6 +21,7 @@ DEFAULTS: Mapping[str, Value] = {
     "template_structures": False,
     "device": "auto",
     "dtype": "auto",
+    "graphs": "auto",
     "recycling_tolerance": None,
     "seed": 0,
     "rank": "plddt",

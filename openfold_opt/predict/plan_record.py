@@ -35,6 +35,10 @@ class MemoryPlan:
     """Features of all passes, which stay on the host."""
     host_bytes: int
     """Host memory of all ranks."""
+    num_operators: int
+    """Operators of a pass that a GPU runs; 0 if they were not counted, as on a CPU."""
+    graph_bytes: int = 0
+    """Memory of CUDA graphs on the device in addition to the forward; 0: the chain uses none."""
     pair_bytes: int
     """Bytes of the whole pair representation, U."""
     phases: Mapping[PhaseStep, int]
@@ -47,9 +51,14 @@ class MemoryPlan:
 
     @property
     def peak_bytes(self) -> int:
-        """Peak on the device of a rank: weights and tensors; on a CPU, features too."""
+        """Peak on the device of a rank: weights, tensors and graphs; on a CPU, features too."""
         features = self.feature_bytes if self.device.is_cpu else 0
-        return self.forward_bytes + self.weight_bytes + features
+        return self.forward_bytes + self.weight_bytes + self.graph_bytes + features
+
+    @property
+    def has_graphs(self) -> bool:
+        """Whether the chain uses CUDA graphs."""
+        return self.graph_bytes > 0
 
     @property
     def usable_bytes(self) -> int:
@@ -104,6 +113,7 @@ class MemoryPlan:
             "usable_bytes": self.usable_bytes,
             "weight_bytes": self.weight_bytes,
             "host_bytes": self.host_bytes,
+            "graph_bytes": self.graph_bytes,
             "largest_step": str(self.largest),
             "division": asdict(self.division),
             "estimated_seconds": self.seconds,
@@ -148,6 +158,8 @@ class MemoryPlan:
             f"{self.peak_bytes / u:.2f} U (U = {_gib(u)}, the pair representation); "
             f"weights {_gib(self.weight_bytes)}; host {_gib(self.host_bytes)}"
         )
+        if self.has_graphs:
+            yield f"CUDA graphs for up to {sizes.num_residues:,} residues: {_gib(self.graph_bytes)}"
         yield f"largest: {self.largest}"
         peaks: dict[Phase, int] = {}
         for key, size in self.phases.items():

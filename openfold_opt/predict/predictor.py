@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import datetime
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,17 @@ from openfold_opt.predict.chain_input import (
 )
 from openfold_opt.predict.chain_results import chain_result
 from openfold_opt.predict.command import choose_device
+from openfold_opt.predict.device_memory import peak_bytes, synchronize
+from openfold_opt.predict.device_model import DeviceModel
 from openfold_opt.predict.fasta import check_sequence
 from openfold_opt.predict.file_names import weights_names
 from openfold_opt.predict.forward import RowSinks, predict_chain
+from openfold_opt.predict.graphs import (
+    GraphUse,
+    graph_length,
+    longest_with_graphs,
+    obstacle_to_graphs,
+)
 from openfold_opt.predict.inputs import prepare_chain, read_chains
 from openfold_opt.predict.memory_plan import MemoryPlan, plan_memory
 from openfold_opt.predict.models import TimedPrediction
@@ -66,6 +74,8 @@ class PredictorSettings:
     num_recycling_iterations: int | None = None
     recycling_tolerance: float | None = None
     """Stop when the RMS change of the CA-CA distances is below this many angstrom."""
+    graphs: GraphUse = "auto"
+    """Whether chains of up to 512 residues ("auto"), all ("on") or none ("off") use CUDA graphs."""
     seed: int = 0
     use_templates: bool = True
     max_template_date: str | None = None
@@ -111,7 +121,8 @@ class Predictor:
         self.dap, self.settings = dap, settings
         is_chosen = isinstance(device, torch.device)
         self.device = device if is_chosen else choose_device(device, local_rank=dap.rank)
-        automatic = "bf16" if self.device.type == "cuda" else "fp32"
+        is_gpu = self.device.type == "cuda"
+        automatic = "bf16" if is_gpu else "fp32"
         self.dtype = automatic if dtype == "auto" else dtype
         if self.device.type == "cpu":
             return_freed_memory()
@@ -120,7 +131,10 @@ class Predictor:
         self._models = [_in_precision(build_model(x), self.dtype) for x in self._weights]
         self._kernels = [self._build_kernels(weights.config) for weights in self._weights]
         self._plans: dict[tuple[int, int], MemoryPlan] = {}
-        self._on_device: int | None = None
+        self._on_device = DeviceModel(self._models, self.device, copies_weights=is_gpu)
+        configs = [weights.config for weights in self._weights]
+        self._no_graphs = obstacle_to_graphs(self.device, dap.size, configs)
+        self._longest_with_graphs = longest_with_graphs(settings.graphs, self._no_graphs)
 
     @property
     def device_name(self) -> str:
@@ -131,10 +145,15 @@ class Predictor:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know about the weights."""
+        notes = []
         without = [n for n, w in zip(self.names, self._weights) if not w.config.has_templates]
-        if not without or not self.settings.use_templates:
-            return ()
-        return (f"templates are not used by {', '.join(without)}: these weights have no templates",)
+        if without and self.settings.use_templates:
+            notes.append(
+                f"templates are not used by {', '.join(without)}: these weights have no templates"
+            )
+        if self.device.type == "cuda" and self.settings.graphs != "off" and self._no_graphs:
+            notes.append(f"CUDA graphs are not used: {self._no_graphs}")
+        return tuple(notes)
 
     def predict(
         self,
@@ -205,25 +224,31 @@ class Predictor:
         on_pass: Callable[[int, float | None], None] | None = None,
     ) -> TimedPrediction:
         """Predict one chain from its features with one set of weights."""
-        model = self._model(index)
-        self._synchronize()
+        model = self._on_device.load(index)
+        synchronize(self.device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         started = time.perf_counter()
+        division = plan.prediction_plan(kernels=self._kernels[index], dap=self.dap)
         with matmul_precision(self.dtype):
+            compute, warnings = self._on_device.passes(batch, division, has_graphs=plan.has_graphs)
             prediction = predict_chain(
                 model,
                 batch,
-                plan.prediction_plan(kernels=self._kernels[index], dap=self.dap),
+                division,
                 num_recycling_iterations=self.num_passes(index) - 1,
                 recycling_tolerance=self.settings.recycling_tolerance,
+                compute=compute,
                 sinks=sinks,
                 on_pass=on_pass,
             )
-        self._synchronize()
+        synchronize(self.device)
         seconds = time.perf_counter() - started
         return TimedPrediction(
-            prediction=prediction, seconds=seconds, peak_bytes=self._peak_bytes()
+            prediction=prediction,
+            seconds=seconds,
+            peak_bytes=peak_bytes(self.device, has_graphs=plan.has_graphs),
+            warnings=warnings,
         )
 
     def has_pae(self, index: int) -> bool:
@@ -261,7 +286,10 @@ class Predictor:
         )
 
     def plan(self, chain: ChainInput, index: int) -> MemoryPlan:
-        """Return the memory plan of a chain. It depends on the length only, so it is kept."""
+        """Return the memory plan of a chain. It depends on the length only, so it is kept.
+
+        If the chain uses CUDA graphs, the plan is that of the end of its range of lengths.
+        """
         key = (len(chain.sequence), index)
         if key not in self._plans:
             self._plans[key] = self._plan(*key)
@@ -269,9 +297,9 @@ class Predictor:
 
     def _plan(self, num_residues: int, index: int) -> MemoryPlan:
         features = self.feature_settings(index)
-        return plan_memory(
+        plan_of = partial(
+            plan_memory,
             config=self._weights[index].config,
-            num_residues=num_residues,
             # The rows of the templates are part of the MSA representation.
             max_msa_clusters=features.max_msa_clusters + features.num_template_slots,
             max_extra_msa=features.max_extra_msa,
@@ -281,6 +309,11 @@ class Predictor:
             device=self.device,
             dap_size=self.dap.size,
         )
+        if num_residues <= self._longest_with_graphs:
+            plan = plan_of(num_residues=graph_length(num_residues), uses_graphs=True)
+            if plan.fits and not plan.division.offload_pairs:
+                return plan
+        return plan_of(num_residues=num_residues)
 
     def cost(self, chain: ChainInput) -> float:
         """Return a number that is proportional to the expected time of a chain.
@@ -307,29 +340,10 @@ class Predictor:
             for name, weights in zip(self.names, self._weights)
         )
 
-    def _model(self, index: int) -> AlphaFold:
-        """Return a model on the device; at most one is there."""
-        if self.device.type == "cuda" and index != self._on_device:
-            if self._on_device is not None:
-                self._models[self._on_device].to("cpu")
-            self._models[index].to(self.device)
-        self._on_device = index
-        return self._models[index]
-
     def _build_kernels(self, config: ModelConfig) -> KernelSet:
         return build_kernel_set(
             KernelConfig.all("auto"), self.device, config.kernel_shapes(), precision=self.dtype
         )
-
-    def _synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-    def _peak_bytes(self) -> int:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        # Linux reports ru_maxrss in KiB.
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _chain(

@@ -152,6 +152,8 @@ class ChainRunner:
                 sinks=self._sinks(files, index, job),
                 on_pass=self._report_passes(job, index),
             )
+            if self._is_writer:
+                self._progress.warned(short_name(job.chain.name), timed.warnings)
             outcomes.append(Outcome(weights=weights, prepared=prepared, timed=timed, plan=plan))
         record = self._finish(job, files, outcomes)
         return replace(record, feature_seconds=round(feature_seconds, 3))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 Value = str | int | float | bool | None
 PACKAGE = "openfold-opt"
-FREE_SETTINGS = ("dap", "replicas", "device", "pictures")
+FREE_SETTINGS = ("dap", "replicas", "device", "graphs", "pictures")
 """Settings that another run in the same directory may change."""
 
 

@@ -167,7 +167,7 @@ def trace_prediction(
             num_recycling_iterations=sizes.num_passes - 1,
             on_pass=start_second,
         )
-        model.auxiliary_heads.plddt(last.structure.states[:, -1], plan)
+        model.auxiliary_heads.plddt(last.states, plan)
         send_distogram(model, last.trunk.z, plan, _ignore)
         if model.config.auxiliary_heads.has_tm_score:
             predict_aligned_errors(model, last.trunk.z, last.residues.seq_mask, plan, _ignore)

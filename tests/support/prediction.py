@@ -58,10 +58,11 @@ def prediction_plan(
     rows: int | None = None,
     dap: AxisGroup | None = None,
     channel_groups: int = 2,
+    device: torch.device | str = "cpu",
 ) -> PredictionPlan:
     """Return a plan with blocks of `rows` rows in every step; None: undivided."""
     return PredictionPlan(
-        kernels=build_kernel_set(KernelConfig.all(kernels), "cpu"),
+        kernels=build_kernel_set(KernelConfig.all(kernels), device),
         dap=AxisGroup.single("dap") if dap is None else dap,
         block_rows={} if rows is None else dict.fromkeys(STEPS, rows),
         channel_groups=channel_groups,

@@ -45,6 +45,9 @@ class PredictionPlan(ExecutionPlan):
     are sharded. A rank holds 2 + 1 / channel_groups times its shard of the pairs."""
     offload_pairs: bool = False
     """Whether the pairs are kept on the host while the templates are processed."""
+    skip_missing_templates: bool = True
+    """Whether the host reads which templates exist, and skips the others. A CUDA graph processes
+    all of them; those that do not exist change no result."""
 
     def __post_init__(self) -> None:
         unknown = set(self.block_rows) - set(STEPS)

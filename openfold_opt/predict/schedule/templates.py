@@ -106,7 +106,7 @@ def attend_to_templates(
     running = None
     for index in range(exists.shape[1]):
         # A template that does not exist has a weight of exactly zero beside one that does.
-        if not bool(exists[:, index].any()):
+        if plan.skip_missing_templates and not bool(exists[:, index].any()):
             continue
         template = slice(index, index + 1)
         residues = TemplateResidues(

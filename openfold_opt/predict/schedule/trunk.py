@@ -40,8 +40,6 @@ class TrunkState:
     """[batch, N_res, c_m] float32: first row of the MSA representation"""
     s: Tensor
     """[batch, N_res, c_s] float32"""
-    msa: Tensor | None = None
-    """[batch, N_seq/dap, N_res, c_m]: the MSA representation, if it was asked for"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,8 +57,6 @@ def run_trunk(
     features: FeatureBatch,
     previous: PreviousPass | None,
     plan: PredictionPlan,
-    *,
-    keep_msa: bool = False,
 ) -> TrunkState:
     """Run the trunk once.
 
@@ -69,7 +65,6 @@ def run_trunk(
         features: of one pass, from on_device. N_res is a multiple of the number of ranks.
         previous: None in the first pass. Its z is overwritten.
         plan: kernels, blocks and DAP axis.
-        keep_msa: whether to return the MSA representation.
     """
     z = _embed_pairs(model, features, previous, plan)
     mask = features.seq_mask
@@ -94,7 +89,6 @@ def run_trunk(
         z=z,
         first_row=first_row.float(),
         s=model.evoformer_stack.single(first_row).float(),
-        msa=state.m if keep_msa else None,
     )
 
 

@@ -69,7 +69,7 @@ class EvaluationGraphs:
         if not lengths or not _fits(self._inputs[min(lengths)], batch):
             return None
         length = min(lengths)
-        _fill(self._inputs[length], batch)
+        fill_features(self._inputs[length], batch)
         self._captures[length].replay()
         return self._scores[length]
 
@@ -89,8 +89,8 @@ def _fits(inputs: FeatureBatch, batch: FeatureBatch) -> bool:
     return True
 
 
-def _fill(inputs: FeatureBatch, batch: FeatureBatch) -> None:
-    """Copy a batch into the static inputs and set the rest of the residues to padding."""
+def fill_features(inputs: FeatureBatch, batch: FeatureBatch) -> None:
+    """Copy features into static inputs with more residues, and set the others to padding."""
     for name, spec in FEATURES.items():
         target, source = getattr(inputs, name), getattr(batch, name)
         if target.shape != source.shape:

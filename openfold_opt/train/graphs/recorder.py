@@ -52,8 +52,14 @@ class CudaRecorder:
     overwrites it. The work must therefore copy its results to memory outside the pool.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(
+        self,
+        device: torch.device,
+        *,
+        remedy: str = "set cuda_graphs=False in the preset to train without graphs",
+    ) -> None:
+        """remedy: what the message of a CaptureError proposes besides a correction."""
+        self._device, self._remedy = device, remedy
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream(device)
 
@@ -84,11 +90,11 @@ class CudaRecorder:
         except RuntimeError as error:
             # The end of a failed capture raises a second error; the first one is specific.
             first = errors[0] if errors else error
-            raise CaptureError(_explain(first)) from first
+            raise CaptureError(_explain(first, self._remedy)) from first
         return graph
 
 
-def _explain(error: RuntimeError) -> str:
+def _explain(error: RuntimeError, remedy: str) -> str:
     """Return the message of a CaptureError: operation, reason and remedy."""
     own_files = [
         frame
@@ -104,5 +110,5 @@ def _explain(error: RuntimeError) -> str:
     return (
         f"a CUDA graph could not be recorded: {reason} (at {where}). An operation in a graph may "
         "neither wait for the host nor copy from host memory that is not pinned; correct this one, "
-        "or set cuda_graphs=False in the preset to train without graphs"
+        f"or {remedy}"
     )
