@@ -26,9 +26,9 @@ from threading import Lock
 from typing import IO, Literal
 
 from benchmark.command_line import BenchmarkError
-from benchmark.replace_file import TEMPORARY_SUFFIX
 from benchmark.run.run_clock import RunDurations
 from benchmark.run.state_file import STATE_FILE, Failure, RunState, read_state, write_state
+from openfold_opt.protein.replace_file import TEMPORARY_SUFFIX
 
 LOCK_FILE = "run.lock"
 RESERVE_FILE = "run.reserve"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.replace_file import replace_text, replacing
+from benchmark.replace_file import replace_text
+from openfold_opt.protein.replace_file import replacing
 
 
 def test_a_file_is_created_and_replaced(tmp_path):

@@ -74,10 +74,12 @@ def build(settings: ForwardSettings) -> Model:
         batch = FeatureBatch.from_features(batched).to(settings.device)
         return PlannedChain(batch=batch, memory=plan_of(batch, sizes, settings))
 
+    def planned_bytes(chain: PlannedChain) -> tuple[int, int | None]:
+        plan = chain.memory
+        return plan.forward_bytes, plan.resident_bytes if plan.device.is_cpu else None
+
     return Model(
-        run=prediction(model, sizes, settings),
-        prepare=prepare,
-        planned_bytes=lambda chain: chain.memory.forward_bytes,
+        run=prediction(model, sizes, settings), prepare=prepare, planned_bytes=planned_bytes
     )
 
 
