@@ -16,4 +16,4 @@ def replace_text(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
         return
     with replacing(path) as file:
-        file.write(text)
+        file.write(text.encode())

@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         # torch.save gets a file that Python opened: on a full disk, its OSError becomes the context
         # of torch's RuntimeError and says why.
-        with replacing(args.file, "wb") as file:
+        with replacing(args.file) as file:
             write(file)
     except (OSError, RuntimeError) as error:
         cause = error.__context__ if isinstance(error.__context__, OSError) else error

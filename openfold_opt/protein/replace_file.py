@@ -6,20 +6,19 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import BinaryIO
 
 TEMPORARY_SUFFIX = ".tmp"
 
 
 @contextmanager
-def replacing(path: Path, mode: str = "w", *, scratch_dir: Path | None = None) -> Iterator[IO[Any]]:
-    """Open `<path>.tmp`, and rename it to path after the block, when its content is on the disk.
+def replacing(path: Path, *, scratch_dir: Path | None = None) -> Iterator[BinaryIO]:
+    """Open `<path>.tmp` for bytes, and rename it to path after the block.
 
-    If an error occurs, the temporary file is removed and path stays as it was.
+    Its content is on the disk before it is renamed. If an error occurs, the temporary file is removed and path stays as it was.
 
     Args:
         path: the file to create or to replace.
-        mode: "w" for UTF-8 text or "wb".
         scratch_dir: folder for the temporary file, on the same file system; None: the folder of
             path.
 
@@ -29,7 +28,7 @@ def replacing(path: Path, mode: str = "w", *, scratch_dir: Path | None = None) -
     """
     temporary = (scratch_dir or path.parent) / (path.name + TEMPORARY_SUFFIX)
     try:
-        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+        with open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -37,5 +36,5 @@ def replacing(path: Path, mode: str = "w", *, scratch_dir: Path | None = None) -
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename in (None, str(temporary)):
-            raise OSError(error.errno, error.strerror, str(path)) from error
+            error.filename = str(path)
         raise

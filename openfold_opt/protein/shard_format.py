@@ -106,7 +106,7 @@ def write_atomically(
     Raises:
         OSError: The file cannot be written.
     """
-    with replacing(path, "wb", scratch_dir=scratch_dir) as file:
+    with replacing(path, scratch_dir=scratch_dir) as file:
         file.write(contents)
     return hashlib.sha256(contents).hexdigest()
 
