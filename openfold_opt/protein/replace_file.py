@@ -15,7 +15,8 @@ TEMPORARY_SUFFIX = ".tmp"
 def replacing(path: Path, *, scratch_dir: Path | None = None) -> Iterator[BinaryIO]:
     """Open `<path>.tmp` for bytes, and rename it to path after the block.
 
-    Its content is on the disk before it is renamed. If an error occurs, the temporary file is removed and path stays as it was.
+    Its content is on the disk before it is renamed. If an error occurs, the temporary file is
+    removed and path stays as it was.
 
     Args:
         path: the file to create or to replace.
