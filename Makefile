@@ -8,7 +8,7 @@ STEPS ?= 400
 REAL_DEMO ?= runs/real-demo
 SEED_FLAG = $(if $(SEED),--seed $(SEED),)
 
-.PHONY: help setup test test-processors test-gpu architecture lint demo demo-ci controls data-demo data-real real-smoke real-demo gpu-suite memory-plans parity stress-starts kernel-resources check rules slurm-demo container-cpu summarize table ci clean
+.PHONY: help setup test test-processors test-gpu architecture lint demo demo-ci controls data-demo data-real real-smoke real-demo gpu-suite memory-plans rank-memory parity stress-starts kernel-resources check rules slurm-demo container-cpu summarize table ci clean
 
 help:            ## list the verbs
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -e 's/:.*##/\t/' | expand -t 16
@@ -72,6 +72,9 @@ stress-starts:   ## 500 starts and ends of tiny runs of two and four ranks under
 
 memory-plans:    ## the whole forward at 10,000 to 30,000 residues against its memory plan, no GPU needed (minutes)
 	OMP_NUM_THREADS=1 $(PYTHON) -m tests.predict.long_chains
+
+rank-memory:     ## memory of four ranks that share a chain over gloo against the plan (a minute)
+	OMP_NUM_THREADS=1 $(PYTHON) -m torch.distributed.run --nproc-per-node 4 -m tests.predict.rank_memory
 
 parity:          ## model, losses, gradients and optimizer against every golden directory in SHARED
 	$(PYTHON) -m benchmark parity $(SHARED)/golden/model_tiny

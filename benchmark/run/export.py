@@ -10,7 +10,6 @@ from typing import IO
 import torch
 
 from benchmark.command_line import BenchmarkError
-from benchmark.replace_file import replacing
 from benchmark.run.settings import read_config
 from openfold_opt.model.published_weights import (
     FORMATS,
@@ -19,6 +18,7 @@ from openfold_opt.model.published_weights import (
     write_weights,
 )
 from openfold_opt.model.published_weights.safetensors_file import require_safetensors
+from openfold_opt.protein.replace_file import replacing
 from openfold_opt.train.build_run import CHECKPOINT_FOLDER
 from openfold_opt.train.checkpoint.checkpoint_store import CheckpointStore, load_checkpoint
 from openfold_opt.train.checkpoint.run_state import mlcommons_form
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         # torch.save gets a file that Python opened: on a full disk, its OSError becomes the context
         # of torch's RuntimeError and says why.
-        with replacing(args.file, "wb") as file:
+        with replacing(args.file) as file:
             write(file)
     except (OSError, RuntimeError) as error:
         cause = error.__context__ if isinstance(error.__context__, OSError) else error

@@ -19,10 +19,10 @@ from threading import Lock
 from typing import Literal
 
 from benchmark.command_line import BenchmarkError
-from benchmark.replace_file import TEMPORARY_SUFFIX
 from benchmark.run.run_clock import RunDurations
 from benchmark.run.state_file import STATE_FILE, Failure, RunState, read_state, write_state
 from openfold_opt.protein.directory_lock import LOCK_FILE, LockError, take_lock
+from openfold_opt.protein.replace_file import TEMPORARY_SUFFIX
 
 RESERVE_FILE = "run.reserve"
 RESERVE_BYTES = 32 * 1024

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from openfold_opt.kernels.arguments import (
     Kernel,
@@ -99,20 +98,25 @@ class AllocationCounter(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: OpOverload, types: object, args: tuple = (), kwargs: dict | None = None
     ) -> object:
-        known = {x.untyped_storage()._cdata for x in _tensors((args, kwargs))}
+        kwargs = kwargs or {}
+        known = {x.untyped_storage()._cdata for x in tensors_in((args, kwargs))}
         if func.namespace == FUSED_NAMESPACE:
             # Import Triton only if its kernels are used.
             from openfold_opt.kernels.triton.launching import shapes_within
 
             with shapes_within(self):
-                result = func(*args, **(kwargs or {}))
+                result = func(*args, **kwargs)
         else:
-            result = func(*args, **(kwargs or {}))
-        for x in _tensors(result):
+            result = self._run(func, args, kwargs)
+        for x in tensors_in(result):
             storage = x.untyped_storage()
             if storage._cdata not in known and storage._cdata not in self._sizes:
                 self._add(storage)
         return result
+
+    def _run(self, func: OpOverload, args: tuple, kwargs: dict) -> object:
+        """Run an operator of PyTorch."""
+        return func(*args, **kwargs)
 
     def _add(self, storage: torch.UntypedStorage) -> None:
         address, size = storage._cdata, storage.nbytes()
@@ -125,5 +129,12 @@ class AllocationCounter(TorchDispatchMode):
         self._current -= self._sizes.pop(address)
 
 
-def _tensors(tree: object) -> list[Tensor]:
-    return [x for x in tree_leaves(tree) if isinstance(x, Tensor)]
+def tensors_in(tree: object) -> list[Tensor]:
+    """Return the tensors among arguments or results of an operator."""
+    if isinstance(tree, Tensor):
+        return [tree]
+    if isinstance(tree, dict):
+        tree = tree.values()
+    elif not isinstance(tree, tuple | list):
+        return []
+    return [x for item in tree for x in tensors_in(item)]

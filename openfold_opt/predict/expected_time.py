@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-
 from openfold_opt.kernels.chips import Chip
 from openfold_opt.model.config import ModelConfig
 from openfold_opt.predict.device_memory import Device
@@ -32,8 +30,6 @@ LINK_BYTES_PER_SECOND: Mapping[str, float] = {
 PCIE_BYTES_PER_SECOND = 32e9
 LINK_SHARE = 0.8
 """Fraction of the bandwidth of a link that collectives reach."""
-CPU_FLOPS_PER_SECOND = 55e9
-"""Rate of the whole forward of one thread, float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,20 +55,17 @@ def expected_time(
     device: Device,
     dtype: str,
 ) -> ExpectedTime | None:
-    """Return the expected time of all passes; None for a GPU that is not in kernels/chips.py.
+    """Return the expected time of all passes; None without rates of the device in kernels/chips.py.
 
     steps: work of one pass with one block of each stack, and of the heads.
     """
-    if not device.is_cpu and device.chip is None:
+    if device.chip is None:
         return None
     total = ExpectedTime(seconds=0.0, communication_seconds=0.0, flops=0.0)
     for key, trace in steps.items():
         repeats = _repeats(key, config, sizes)
         flops = trace.work.flops + trace.work.fused_flops
-        if device.chip is None:
-            own, sent = flops / (CPU_FLOPS_PER_SECOND * torch.get_num_threads()), 0.0
-        else:
-            own, sent = _gpu_seconds(trace.work, device.chip, dtype)
+        own, sent = _seconds(trace.work, device.chip, dtype)
         total = ExpectedTime(
             seconds=total.seconds + repeats * (own + sent),
             communication_seconds=total.communication_seconds + repeats * sent,
@@ -114,7 +107,7 @@ def _repeats(key: PhaseStep, config: ModelConfig, sizes: ChainSizes) -> float:
     return sizes.num_passes * blocks.get(key.phase, 1)
 
 
-def _gpu_seconds(work: StepWork, chip: Chip, dtype: str) -> tuple[float, float]:
+def _seconds(work: StepWork, chip: Chip, dtype: str) -> tuple[float, float]:
     """Return the seconds of the operators and of the collectives of a step."""
     rates = chip.sustained
     matmul_rate = rates.matmul_flops_per_second

@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 from torch._ops import OpOverload
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from openfold_opt.kernels.operations import FLOPS
-from openfold_opt.kernels.workspace import FUSED_NAMESPACE, AllocationCounter
+from openfold_opt.kernels.workspace import FUSED_NAMESPACE, AllocationCounter, tensors_in
+from openfold_opt.predict.meta_results import MetaResults
 from openfold_opt.predict.schedule.plan import PredictionPlan, Step
 
 Phase = str
@@ -113,6 +112,7 @@ class ForwardTrace(AllocationCounter):
         self._phase = "embedding"
         self._scale, self._depth = 1.0, 0
         self._at_entry = 0
+        self._results = MetaResults()
         self.leave()
 
     def enter(self, step: Step, *, length: int, num_rows: int) -> None:
@@ -165,6 +165,9 @@ class ForwardTrace(AllocationCounter):
                 self._now.work.add(work, self._scale)
         return result
 
+    def _run(self, func: OpOverload, args: tuple, kwargs: dict) -> object:
+        return self._results.run(func, args, kwargs)
+
     def _add(self, storage: torch.UntypedStorage) -> None:
         if storage.device.type != self._device:
             return
@@ -206,7 +209,7 @@ def _is_host(device: torch.device | str | None) -> bool:
 
 def _work_of(func: OpOverload, args: tuple, kwargs: dict, result: object) -> StepWork | None:
     """Return the work of an operator; None for views and allocations, which have none."""
-    inputs, results = _tensors((args, kwargs)), _tensors(result)
+    inputs, results = tensors_in((args, kwargs)), tensors_in(result)
     storages = {x.untyped_storage()._cdata for x in inputs}
     is_view = not func._schema.is_mutable and all(
         x.untyped_storage()._cdata in storages for x in results
@@ -222,7 +225,3 @@ def _work_of(func: OpOverload, args: tuple, kwargs: dict, result: object) -> Ste
         formula = flop_registry.get(func.overloadpacket)
         work.flops = 0 if formula is None else formula(*args, **kwargs, out_val=result)
     return work
-
-
-def _tensors(tree: object) -> list[Tensor]:
-    return [x for x in tree_leaves(tree) if isinstance(x, Tensor)]

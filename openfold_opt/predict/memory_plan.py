@@ -15,9 +15,15 @@ import torch
 from openfold_opt.kernels.interface import KernelConfig, KernelSet
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.config import ModelConfig
-from openfold_opt.predict.block_sizes import choose_rows, first_rows, halve_rows, useful_bytes
+from openfold_opt.predict.block_sizes import (
+    MIB,
+    choose_rows,
+    first_rows,
+    halve_rows,
+    useful_bytes,
+)
 from openfold_opt.predict.device_memory import Device, device_of
-from openfold_opt.predict.expected_time import ExpectedTime, count_operators, expected_time
+from openfold_opt.predict.expected_time import count_operators, expected_time
 from openfold_opt.predict.forward_trace import ForwardTrace
 from openfold_opt.predict.graphs import graph_bytes
 from openfold_opt.predict.plan_record import GIB, MAX_GPUS, MemoryPlan
@@ -32,6 +38,9 @@ from openfold_opt.train.precision import Precision
 
 _PROCESS_BYTES = {"cpu": GIB // 2, "cuda": 3 * GIB}
 """Host memory of a process without weights and features."""
+_HEAP_BYTES = {"cpu": 40 * MIB, "cuda": 0}
+"""Freed blocks that the C library cannot return to the operating system, because blocks in use lie
+behind them. Measured on a CPU: docs/predict_memory.md."""
 _MAX_TRIALS = 6
 _CHANNEL_GROUPS = (2, 4, 8)
 """Numbers of groups of channels, from the fastest to the one that needs least memory."""
@@ -188,7 +197,7 @@ class _Planner:
         """Return the memory of a rank for the forward."""
         if self.device.is_cpu:
             usable = self.device.usable_bytes // dap_size
-            return usable - self.weight_bytes - sizes.feature_bytes()
+            return usable - self.weight_bytes - sizes.feature_bytes() - _HEAP_BYTES["cpu"]
         return self.device.usable_bytes - self.weight_bytes
 
     def _divisions(self, sizes: ChainSizes, dap_size: int) -> Iterator[Division]:
@@ -223,7 +232,7 @@ class _Planner:
         )
         for _ in range(_MAX_TRIALS):
             larger = replace(division, block_rows=chosen)
-            trace = self._trace(sizes, larger, counts_work=not self.device.is_cpu)
+            trace = self._trace(sizes, larger, counts_work=self.device.chip is not None)
             if trace.largest <= limit:
                 return larger, trace
             chosen = halve_rows(chosen, trace, limit_bytes=limit)
@@ -252,34 +261,26 @@ class _Planner:
         # The command keeps float32 weights on the host.
         rank_bytes = features + 2 * self.weight_bytes + _PROCESS_BYTES[self.device.type]
         if self.device.is_cpu:
-            rank_bytes += trace.largest
+            rank_bytes += trace.largest + _HEAP_BYTES["cpu"]
         plan = MemoryPlan(
             sizes=sizes,
             device=self.device,
             dtype=self.dtype,
             division=division,
             forward_bytes=trace.largest,
+            heap_bytes=_HEAP_BYTES[self.device.type],
             weight_bytes=self.weight_bytes,
             feature_bytes=features,
             host_bytes=dap_size * rank_bytes + (pair_bytes if division.offload_pairs else 0),
             num_operators=count_operators(trace.steps, self.config, sizes),
             pair_bytes=pair_bytes,
             phases={key: step.peak_bytes for key, step in trace.steps.items()},
-            expected=self._expected(sizes, division, trace),
+            expected=expected_time(trace.steps, self.config, sizes, self.device, self.dtype),
             fewest_gpus=None,
         )
         if plan.fits or self.device.is_cpu:
             return plan
         return replace(plan, fewest_gpus=self._fewest_gpus(sizes))
-
-    def _expected(
-        self, sizes: ChainSizes, division: Division, trace: ForwardTrace
-    ) -> ExpectedTime | None:
-        if self.device.is_cpu:
-            # The reference kernels have the same matrix products in fewer operators.
-            kernels = meta_kernels(KernelConfig.all("reference"), self.model)
-            trace = trace_prediction(self.model, sizes, kernels, division, counts_work=True)
-        return expected_time(trace.steps, self.config, sizes, self.device, self.dtype)
 
 
 def _weight_bytes(model: AlphaFold, config: ModelConfig) -> int:

@@ -29,6 +29,8 @@ class MemoryPlan:
     division: Division
     forward_bytes: int
     """Peak of the tensors that the forward creates on the device."""
+    heap_bytes: int
+    """On a CPU: freed memory that the C library cannot return to the operating system."""
     weight_bytes: int
     """Weights on the device."""
     feature_bytes: int
@@ -44,16 +46,21 @@ class MemoryPlan:
     phases: Mapping[PhaseStep, int]
     """Peak of the forward by phase and step."""
     expected: ExpectedTime | None
-    """None if the chip is unknown."""
+    """None on a CPU, and if the chip is unknown."""
     fewest_gpus: int | None
     """If the chain does not fit: the smallest number of GPUs on which it does, and more than
     MAX_GPUS if there is none."""
 
     @property
     def peak_bytes(self) -> int:
-        """Peak on the device of a rank: weights, tensors and graphs; on a CPU, features too."""
+        """Peak on the device of a rank: weights, tensors and graphs; on a CPU, features and heap."""
         features = self.feature_bytes if self.device.is_cpu else 0
-        return self.forward_bytes + self.weight_bytes + self.graph_bytes + features
+        return self.resident_bytes + self.weight_bytes + self.graph_bytes + features
+
+    @property
+    def resident_bytes(self) -> int:
+        """Expected growth of the memory in use during the forward."""
+        return self.forward_bytes + self.heap_bytes
 
     @property
     def has_graphs(self) -> bool:
@@ -170,15 +177,20 @@ class MemoryPlan:
         groups = f"; {division.channel_groups} groups of channels" if division.dap_size > 1 else ""
         offload = "; pairs on the host during templates" if division.offload_pairs else ""
         yield f"rows per block: {', '.join(rows)}{groups}{offload}"
-        if self.expected is not None:
-            yield (
-                f"expected time (an estimate, not a measurement): {self.expected.seconds:,.0f} s"
-                + (
-                    f", {self.expected.communication_share:.0%} of it communication"
-                    if division.dap_size > 1
-                    else ""
-                )
+        yield f"expected time: {self._time()}"
+
+    def _time(self) -> str:
+        if self.expected is None:
+            processor = "a CPU" if self.device.is_cpu else self.device.name
+            return (
+                f"unknown, because the rates of {processor} are not known; after the first chain, "
+                "the progress shows the time left"
             )
+        share = f", {self.expected.communication_share:.0%} of it communication"
+        return (
+            f"{self.expected.seconds:,.0f} s (an estimate, not a measurement)"
+            f"{share if self.division.dap_size > 1 else ''}"
+        )
 
 
 def _gib(size: int) -> str:

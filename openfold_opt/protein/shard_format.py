@@ -19,12 +19,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import h5py
 import numpy as np
+
+from openfold_opt.protein.replace_file import replacing
 
 FORMAT_NAME = "openfold-opt shards"
 FORMAT_VERSION = 1
@@ -105,16 +106,8 @@ def write_atomically(
     Raises:
         OSError: The file cannot be written.
     """
-    temporary = (scratch_dir or path.parent) / f"{path.name}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(contents)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error
+    with replacing(path, scratch_dir=scratch_dir) as file:
+        file.write(contents)
     return hashlib.sha256(contents).hexdigest()
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.replace_file import replace_text, replacing
+from benchmark.replace_file import replace_text
+from openfold_opt.protein.replace_file import replacing
 
 
 def test_a_file_is_created_and_replaced(tmp_path):
@@ -19,7 +20,7 @@ def test_a_file_is_created_and_replaced(tmp_path):
 def test_an_error_leaves_the_file_as_it_was(tmp_path):
     path = tmp_path / "weights.pt"
     path.write_bytes(b"old")
-    with pytest.raises(RuntimeError), replacing(path, "wb") as file:
+    with pytest.raises(RuntimeError), replacing(path) as file:
         file.write(b"new")
         raise RuntimeError
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]

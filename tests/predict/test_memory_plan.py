@@ -7,6 +7,7 @@ import torch
 
 from openfold_opt.kernels.interface import KernelConfig
 from openfold_opt.kernels.select import build_kernel_set
+from openfold_opt.kernels.workspace import tensors_in
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.config import ModelConfig
@@ -14,6 +15,7 @@ from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.predict.forward import run_passes
 from openfold_opt.predict.forward_trace import ForwardTrace, TracedPlan
 from openfold_opt.predict.memory_plan import describe_plan, plan_memory
+from openfold_opt.predict.meta_results import MetaResults
 from openfold_opt.predict.schedule.plan import STEPS, PredictionPlan
 from openfold_opt.predict.schedule.structure import send_distogram, send_pairs
 from openfold_opt.predict.traced_prediction import (
@@ -200,6 +202,48 @@ def test_pairs_go_to_the_host_if_templates_do_not_fit_otherwise():
     plan = planned(15_000, device="h200", **base)
     assert plan.division.offload_pairs
     assert plan.host_bytes > plan.pair_bytes
+
+
+def test_a_cpu_also_needs_memory_for_its_heap_and_has_no_expected_time():
+    plan = planned(64)
+    parts = plan.forward_bytes + plan.heap_bytes + plan.weight_bytes + plan.feature_bytes
+    assert plan.peak_bytes == parts and plan.heap_bytes > 0
+    assert plan.seconds is None
+    assert "expected time: unknown, because the rates of a CPU" in "\n".join(plan.describe())
+    assert planned(64, device="h200", dtype="bf16").heap_bytes == 0
+
+
+def test_results_on_device_meta_are_repeated_with_the_same_layout():
+    results = MetaResults()
+    x = torch.empty(4, 6, 8, device="meta")
+    numbers = torch.empty(3, dtype=torch.int64, device="meta")
+    aten = torch.ops.aten
+    calls = [
+        (aten.mul.Tensor, (x, x[0])),
+        (aten.mul.Tensor, (numbers, 2)),
+        (aten.mul.Tensor, (numbers, 2.0)),
+        (aten.native_layer_norm.default, (x.mT, [6], None, None, 1e-5)),
+        (aten.max.dim, (x, 1)),
+        (aten.sum.dim_IntList, (x, [0, 2], True)),
+    ]
+    for func, args in calls:
+        first, again = (results.run(func, args, {}) for _ in range(2))
+        expected = func(*args)
+        for found in (tensors_in(first), tensors_in(again)):
+            assert len(found) == len(tensors_in(expected))
+            for tensor, other in zip(found, tensors_in(expected)):
+                assert (tensor.shape, tensor.stride()) == (other.shape, other.stride())
+                assert tensor.dtype == other.dtype and tensor.is_meta
+        storages = {t.untyped_storage()._cdata for t in tensors_in((first, again))}
+        assert len(storages) == 2 * len(tensors_in(first))
+    # Views and changed tensors keep their storage.
+    view = [results.run(aten._unsafe_view.default, (x, [24, 8]), {}) for _ in range(2)]
+    assert all(y.untyped_storage()._cdata == x.untyped_storage()._cdata for y in view)
+    assert all(results.run(aten.add_.Tensor, (x, x), {}) is x for _ in range(2))
+    real = torch.ones(2)
+    assert all(
+        torch.equal(results.run(aten.add.Tensor, (real, k), {}), real + k) for k in (1, 2, 2)
+    )
 
 
 def test_description_and_unknown_devices():

@@ -83,6 +83,8 @@ class ForwardRun:
     """Load average of the machine over the minute before the end of the forward pass."""
     planned_bytes: int | None = None
     """What the program expected to be counted; None: it has no memory plan."""
+    planned_resident_bytes: int | None = None
+    """By how much it expected the resident set to grow; None: it has no memory plan, or a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +96,9 @@ class Model:
     `distogram` [N_res, N_res, ...]."""
     prepare: Callable[[Features], Any]
     """Convert features to the argument of `run`."""
-    planned_bytes: Callable[[Any], int | None] = lambda batch: None
-    """Returns the planned bytes of the tensors that `run` creates; None: there is no plan."""
+    planned_bytes: Callable[[Any], tuple[int | None, int | None]] = lambda batch: (None, None)
+    """Returns the planned bytes of the tensors that `run` creates and of the growth of the resident
+    set, as in ForwardRun."""
 
 
 def main(build: Callable[[ForwardSettings], Model]) -> None:
@@ -151,6 +154,7 @@ def measure(model: Model, settings: ForwardSettings) -> tuple[ForwardRun, dict[s
     if is_cuda:
         # The allocator of CUDA counts at no cost.
         counted = torch.cuda.max_memory_allocated() - allocated
+    planned, planned_resident = model.planned_bytes(batch)
     run = ForwardRun(
         seconds=seconds,
         cpu_seconds=cpu_seconds,
@@ -159,7 +163,8 @@ def measure(model: Model, settings: ForwardSettings) -> tuple[ForwardRun, dict[s
         peak_bytes=_peak_resident_bytes(),
         counted_bytes=counted,
         load=os.getloadavg()[0],
-        planned_bytes=model.planned_bytes(batch),
+        planned_bytes=planned,
+        planned_resident_bytes=planned_resident,
     )
     if profiler is not None:
         sort_by = "self_cuda_time_total" if is_cuda else "self_cpu_time_total"

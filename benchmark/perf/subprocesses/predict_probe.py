@@ -53,8 +53,8 @@ def model_sizes(*, blocks: int, extra_blocks: int) -> ModelConfig:
     )
 
 
-def build(settings: ForwardSettings) -> Model:
-    """Build our model with the weights of the settings."""
+def build(settings: ForwardSettings, *, dap: AxisGroup = AxisGroup.single("dap")) -> Model:
+    """Build our model with the weights of the settings. dap: the ranks that share a chain."""
     sizes = model_sizes(blocks=settings.blocks, extra_blocks=settings.extra_blocks)
     model = AlphaFold(sizes, seed=None)
     load_weights(model, torch.load(settings.weights, weights_only=True), source=settings.weights)
@@ -72,16 +72,20 @@ def build(settings: ForwardSettings) -> Model:
             for name, value in features.items()
         }
         batch = FeatureBatch.from_features(batched).to(settings.device)
-        return PlannedChain(batch=batch, memory=plan_of(batch, sizes, settings))
+        return PlannedChain(batch=batch, memory=plan_of(batch, sizes, settings, dap))
+
+    def planned_bytes(chain: PlannedChain) -> tuple[int, int | None]:
+        plan = chain.memory
+        return plan.forward_bytes, plan.resident_bytes if plan.device.is_cpu else None
 
     return Model(
-        run=prediction(model, sizes, settings),
-        prepare=prepare,
-        planned_bytes=lambda chain: chain.memory.forward_bytes,
+        run=prediction(model, sizes, settings, dap), prepare=prepare, planned_bytes=planned_bytes
     )
 
 
-def plan_of(batch: FeatureBatch, sizes: ModelConfig, settings: ForwardSettings) -> MemoryPlan:
+def plan_of(
+    batch: FeatureBatch, sizes: ModelConfig, settings: ForwardSettings, dap: AxisGroup
+) -> MemoryPlan:
     """Return the memory plan of a chain, the default of a prediction."""
     num_templates = batch.template_mask.shape[-1]
     return plan_memory(
@@ -93,11 +97,12 @@ def plan_of(batch: FeatureBatch, sizes: ModelConfig, settings: ForwardSettings) 
         num_passes=1,
         dtype=settings.precision,
         device=settings.device,
+        dap_size=dap.size,
     )
 
 
 def prediction(
-    model: AlphaFold, sizes: ModelConfig, settings: ForwardSettings
+    model: AlphaFold, sizes: ModelConfig, settings: ForwardSettings, dap: AxisGroup
 ) -> Callable[[PlannedChain], Mapping[str, Tensor]]:
     """Return the measured function, the prediction of a chain.
 
@@ -121,7 +126,7 @@ def prediction(
         prediction = predict_chain(
             model,
             chain.batch,
-            chain.memory.prediction_plan(kernels=kernels, dap=AxisGroup.single("dap")),
+            chain.memory.prediction_plan(kernels=kernels, dap=dap),
             num_recycling_iterations=0,
             sinks=RowSinks(distogram=keep_first_rows if settings.counts else None),
         )

@@ -21,6 +21,7 @@ _HEADER = (
     "U",
     "plan / counted",
     "RSS, MiB",
+    "plan / RSS",
     "difference",
     "load",
 )
@@ -28,7 +29,7 @@ _NOTES = """\
 s: median (lowest to highest) of {rounds} rounds in alternating processes; CPU s: median CPU time, \
 which other processes change less
 counted: peak of live tensors created in the forward pass; U: the same in pair tensors of this \
-length; plan: bytes that the memory plan of ours expected
+length; plan: bytes that the memory plan of ours expected, for RSS with those of the heap
 RSS: peak resident set above the base right before the forward pass, highest of all rounds
 difference: from our results, the largest of positions, pLDDT, pair and distogram, norm-wise; \
 load: highest load average"""
@@ -142,6 +143,7 @@ def _row(length: str, name: str, side: SideResults, pair_bytes: int) -> list[str
         "" if counted is None else f"{counted / pair_bytes:.2f}",
         _ratio(side.runs[0].planned_bytes, counted),
         f"{side.resident_bytes / _MEBIBYTE:.0f}",
+        _ratio(side.runs[0].planned_resident_bytes, side.resident_bytes),
         f"{max(side.differences.values()):.1e}" if side.differences else "",
         f"{max(run.load for run in side.runs):.1f}",
     ]
@@ -176,7 +178,7 @@ def _ratio_row(metrics: PredictMetrics, length: str) -> list[str] | None:
     ]
     counted = _ratio(ours.counted_bytes, other.counted_bytes)
     resident = _ratio(ours.resident_bytes, other.resident_bytes)
-    return [f"{length} {OURS} / {peer}", *ratios, counted, "", "", resident, "", ""]
+    return [f"{length} {OURS} / {peer}", *ratios, counted, "", "", resident, "", "", ""]
 
 
 def _ratio(ours: int | None, theirs: int | None) -> str:

@@ -76,25 +76,18 @@ inline void multiply_values(const float *RESTRICT weights, const float *RESTRICT
             store_vector(result + b * C + p * WIDTH, sums[b][p]);
 }
 
-// Replaces logits by exp(logits + mask_row + bias_row - maximum) and returns their sum. bias_row
-// may be null.
+// Replaces logits by exp(logits + mask_row + bias_row - maximum) and returns their sum. bias_row is
+// not read without HAS_BIAS.
+template <bool HAS_BIAS>
 inline float exponentials(float *RESTRICT logits, const float *RESTRICT mask_row,
                           const float *RESTRICT bias_row, int64_t length) {
     float largest = -std::numeric_limits<float>::infinity(), total = 0.0f;
-    if (bias_row) {
 #pragma omp simd reduction(max : largest)
-        for (int64_t j = 0; j < length; ++j) {
-            const float x = logits[j] + mask_row[j] + bias_row[j];
-            logits[j] = x;
-            largest = x > largest ? x : largest;
-        }
-    } else {
-#pragma omp simd reduction(max : largest)
-        for (int64_t j = 0; j < length; ++j) {
-            const float x = logits[j] + mask_row[j];
-            logits[j] = x;
-            largest = x > largest ? x : largest;
-        }
+    for (int64_t j = 0; j < length; ++j) {
+        float x = logits[j] + mask_row[j];
+        if constexpr (HAS_BIAS) x += bias_row[j];
+        logits[j] = x;
+        largest = x > largest ? x : largest;
     }
 #pragma omp simd reduction(+ : total)
     for (int64_t j = 0; j < length; ++j) {
@@ -135,9 +128,12 @@ void attend_all(const Element *RESTRICT joined, const Element *RESTRICT offset,
                 float totals[QUERIES];
                 for (int64_t b = 0; b < QUERIES; ++b) {
                     const int64_t query = std::min(first + b, length - 1);
-                    totals[b] = exponentials(
-                        logits.data() + b * stride, mask_offset + g * length,
-                        bias ? bias + (head * length + query) * length : nullptr, length);
+                    float *row = logits.data() + b * stride;
+                    const float *mask_row = mask_offset + g * length;
+                    totals[b] = bias ? exponentials<true>(
+                                           row, mask_row, bias + (head * length + query) * length,
+                                           length)
+                                     : exponentials<false>(row, mask_row, nullptr, length);
                 }
                 multiply_values<Vector, C>(logits.data(), values.data(), result, length, stride);
                 for (int64_t b = 0; b < count; ++b)
