@@ -11,6 +11,9 @@ from openfold_opt.kernels.cpu.library import unsupported_reason
 if not torch.cuda.is_available():
     # Set before the first import of Triton, so that kernels are interpreted on CPU tensors.
     os.environ.setdefault("TRITON_INTERPRET", "1")
+    from tests.support.fast_interpreter import keep_language_patched
+
+    keep_language_patched()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
