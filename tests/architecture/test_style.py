@@ -1,6 +1,7 @@
 """Sizes, forbidden words and forbidden state, read from the source."""
 
 import ast
+import functools
 import io
 import pathlib
 import re
@@ -32,6 +33,7 @@ def name_of(path):
     return str(path.relative_to(ROOT))
 
 
+@functools.cache
 def parsed(path):
     return ast.parse(path.read_text(encoding="utf-8"))
 
