@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.conftest import SLOW_FILES
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
@@ -259,3 +261,8 @@ def test_helpers_of_tests_are_in_support():
         is_test = path.name.startswith("test_") or path.name == "conftest.py"
         is_program = 'if __name__ == "__main__":' in path.read_text(encoding="utf-8")
         assert is_test or is_program or path.parent.name == "support", path
+
+
+def test_slow_files_of_the_order_exist():
+    missing = [name for name in SLOW_FILES if not (ROOT / "tests" / name).is_file()]
+    assert not missing
