@@ -13,9 +13,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 from benchmark.replace_file import replace_text
 from openfold_opt.train.evaluation.evaluator import ChainScore
 from openfold_opt.train.observer import EvaluationReport, NullObserver, RunSummary, StepReport
@@ -127,6 +124,10 @@ def draw_curve(
     evaluations: Sequence[EvaluationReport], path: Path, *, target_lddt_ca: float
 ) -> None:
     """Draw lDDT-Ca over samples as a PNG: the mean, the range over chains, and the target."""
+    # matplotlib takes half a second to import, and most processes draw nothing.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def constant_when_traced(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Mark a function like torch.compiler.assume_constant_result, and return it.
+
+    torch.compile calls the function when it traces a call, and uses the result as a constant. The
+    function of PyTorch imports TorchDynamo, which takes a second at the start of every process.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 def lookup(table: np.ndarray, aatype: Tensor) -> Tensor:
@@ -25,7 +40,7 @@ def lookup(table: np.ndarray, aatype: Tensor) -> Tensor:
     return rows[aatype.clamp(max=len(rows) - 1)]
 
 
-@torch.compiler.assume_constant_result
+@constant_when_traced
 def _copy_once(table: np.ndarray, device: torch.device) -> str:
     """Copy a table to a device unless _COPIES has it, and return the name of its attribute.
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from openfold_opt.geometry.residue_tables import lookup
+from openfold_opt.geometry.residue_tables import constant_when_traced, lookup
 from openfold_opt.losses.config import ViolationLossConfig
 from openfold_opt.losses.reductions import pairwise_distance
 from openfold_opt.model.batch import FeatureBatch
@@ -133,7 +133,7 @@ def within_residue_violations(
     return 2.0 * error.sum((-1, -2, -3))
 
 
-@torch.compiler.assume_constant_result
+@constant_when_traced
 def _distance_bounds(
     overlap_tolerance_angstrom: float, bond_length_tolerance_factor: float
 ) -> tuple[np.ndarray, np.ndarray]:

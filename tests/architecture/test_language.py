@@ -3,8 +3,7 @@
 import pathlib
 import re
 import subprocess
-
-import pytest
+from collections.abc import Callable, Iterable
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SUFFIXES = (".py", ".md", ".sh", ".toml", ".cpp", ".h", ".sub")
@@ -38,9 +37,18 @@ def old_words(text: str) -> list[str]:
     return [f"{n}: {m.group()}" for n, line in lines for m in FORBIDDEN.finditer(line)]
 
 
-@pytest.mark.parametrize("path", text_files(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_text_uses_no_old_words(path):
-    assert old_words(path.read_text(encoding="utf-8")) == []
+def places(
+    find: Callable[[str], list[str]], paths: Iterable[pathlib.Path]
+) -> list[tuple[str, list[str]]]:
+    """Return the name and the places of each file in which `find` finds any."""
+    found = [
+        (str(path.relative_to(ROOT)), find(path.read_text(encoding="utf-8"))) for path in paths
+    ]
+    return [(name, lines) for name, lines in found if lines]
+
+
+def test_texts_use_no_old_words():
+    assert places(old_words, text_files()) == []
 
 
 BENCHMARK_WORDS = re.compile(r"mlperf|epoch_num|closed_division|-m benchmark", re.IGNORECASE)
@@ -52,11 +60,15 @@ def benchmark_words(text: str) -> list[str]:
     return [f"{n}: {m.group()}" for n, line in lines for m in BENCHMARK_WORDS.finditer(line)]
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "openfold_opt").rglob("*.py")), ids=lambda path: str(path.name)
-)
-def test_openfold_opt_does_not_know_the_benchmark(path):
-    assert benchmark_words(path.read_text(encoding="utf-8")) == []
+def test_openfold_opt_does_not_know_the_benchmark():
+    assert places(benchmark_words, sorted((ROOT / "openfold_opt").rglob("*.py"))) == []
+
+
+def test_places_are_found(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    for name, text in (("a.md", "fine"), ("b.md", "fine\nthe colour")):
+        (tmp_path / name).write_text(text)
+    assert places(old_words, sorted(tmp_path.iterdir())) == [("b.md", ["2: colour"])]
 
 
 def test_benchmark_words_are_found():

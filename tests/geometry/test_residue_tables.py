@@ -8,7 +8,7 @@ from openfold_opt.geometry.frames import (
     frames_and_literature_positions_to_atom14,
     torsion_angles_to_frames,
 )
-from openfold_opt.geometry.residue_tables import lookup
+from openfold_opt.geometry.residue_tables import constant_when_traced, lookup
 from openfold_opt.geometry.rigid import Rigid
 from openfold_opt.protein.residue_constants import (
     read_only,
@@ -60,3 +60,14 @@ def test_atoms_from_torsions_copy_nothing_from_the_host():
 def test_writeable_table_is_an_error():
     with pytest.raises(ValueError, match="setflags"):
         lookup(restype_atom14_mask.copy(), torch.tensor([0]))
+
+
+def test_a_constant_is_marked_as_pytorch_does():
+    def found():
+        return 1
+
+    def expected():
+        return 1
+
+    assert vars(constant_when_traced(found))
+    assert vars(found) == vars(torch.compiler.assume_constant_result(expected))

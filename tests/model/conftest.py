@@ -23,19 +23,25 @@ def small_config() -> ModelConfig:
 
 
 @pytest.fixture
-def random_features() -> dict[str, torch.Tensor]:
-    """Return random features of the sizes SIZES; no element is masked."""
+def sizes() -> dict[str, int]:
+    """Return the sizes of random_features. A test module may replace them."""
+    return SIZES
+
+
+@pytest.fixture
+def random_features(sizes) -> dict[str, torch.Tensor]:
+    """Return random features; no element is masked."""
     generator = torch.Generator().manual_seed(0)
     features = {}
     for name, spec in FEATURES.items():
-        shape = tuple(SIZES.get(dim, dim) for dim in spec.leading_dims(batched=True) + spec.shape)
+        shape = tuple(sizes.get(dim, dim) for dim in spec.leading_dims(batched=True) + spec.shape)
         if spec.dtype.kind == "i":
             features[name] = torch.randint(0, 14, shape, generator=generator)
         elif spec.unit == "0 or 1":
             features[name] = torch.ones(shape)
         else:
             features[name] = torch.randn(shape, generator=generator)
-    features["residue_index"] = torch.arange(SIZES["N_res"]).repeat(SIZES["batch"], 1)
+    features["residue_index"] = torch.arange(sizes["N_res"]).repeat(sizes["batch"], 1)
     features.update(make_atom14_masks(features["aatype"]))
     return features
 

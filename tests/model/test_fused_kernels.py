@@ -18,6 +18,12 @@ REFERENCE = ExecutionPlan.reference()
 
 
 @pytest.fixture
+def sizes():
+    """Few residues and rows: a kernel takes milliseconds per program on a CPU."""
+    return {"batch": 2, "num_passes": 2, "N_res": 5, "N_clust": 2, "N_extra": 3, "N_templ": 2}
+
+
+@pytest.fixture
 def device():
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -12,6 +12,7 @@ import torch.multiprocessing as mp
 
 from openfold_opt.parallel.context import ParallelConfig, ParallelContext, build_parallel_context
 from openfold_opt.parallel.launch import LaunchInfo
+from tests.support.fork_server import fork_server
 
 
 def run_on_ranks(
@@ -21,12 +22,13 @@ def run_on_ranks(
 
     The results must be picklable.
     """
-    queue = mp.get_context("spawn").SimpleQueue()
-    ranks = mp.spawn(
+    queue = fork_server().SimpleQueue()
+    ranks = mp.start_processes(
         _one_rank,
         args=(num_ranks, dap_size, free_port(), queue, body, args),
         nprocs=num_ranks,
         join=False,
+        start_method="forkserver",
     )
     results: dict[int, Any] = {}
     # Read results before joining: a rank does not exit while its result fills the pipe.

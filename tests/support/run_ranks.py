@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
-from tests.support.gloo_ranks import free_port
+from openfold_opt.parallel.process_exit import run_program
+from tests.support import tiny_run
+from tests.support.fork_server import fork_server
+from tests.support.gloo_ranks import free_port, launch_variables
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -17,60 +21,60 @@ class Ranks:
     """The processes of a run."""
 
     def __init__(self, folder: Path, num_ranks: int, max_steps: int, **changes) -> None:
-        port = str(free_port())
+        port = free_port()
+        arguments = [str(folder), str(max_steps), json.dumps(changes)]
+        self._files = [tempfile.NamedTemporaryFile("r") for _ in range(num_ranks)]
+        """Output of the processes."""
         self.processes = [
-            subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "tests.support.tiny_run",
-                    str(folder),
-                    str(max_steps),
-                    json.dumps(changes),
-                ],
-                cwd=ROOT,
-                env=os.environ
-                | {
-                    "RANK": str(rank),
-                    "WORLD_SIZE": str(num_ranks),
-                    "LOCAL_RANK": str(rank),
-                    "LOCAL_WORLD_SIZE": str(num_ranks),
-                }
-                | {
-                    "MASTER_ADDR": "127.0.0.1",
-                    "MASTER_PORT": port,
-                    "PYTHONPATH": str(ROOT),
-                    "OMP_NUM_THREADS": "1",
-                },
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
+            fork_server().Process(
+                target=_run_rank,
+                args=(arguments, launch_variables(rank, num_ranks, port=port), file.name),
             )
-            for rank in range(num_ranks)
+            for rank, file in enumerate(self._files)
         ]
+        for process in self.processes:
+            process.start()
         self.lines: list[str] = []
         """Output of the first rank."""
 
     def wait_for(self, start: str) -> str:
         """Read the output of the first rank up to a line with this start, and return the line."""
-        for line in self.processes[0].stdout:
-            self.lines.append(line.rstrip("\n"))
-            if line.startswith(start):
-                return self.lines[-1]
-        raise AssertionError(
-            f"the first rank ended without a line {start!r}:\n" + "\n".join(self.lines[-20:])
-        )
+        output = self._files[0]
+        while True:
+            # A rank that has ended writes no line after this.
+            is_running = self.processes[0].is_alive()
+            position = output.tell()
+            line = output.readline()
+            if line.endswith("\n"):
+                self.lines.append(line.rstrip("\n"))
+                if line.startswith(start):
+                    return self.lines[-1]
+            elif is_running:
+                output.seek(position)
+                time.sleep(0.005)
+            else:
+                raise AssertionError(
+                    f"the first rank ended without a line {start!r}:\n"
+                    + "\n".join([*self.lines[-20:], line])
+                )
+
+    def send_signal(self, rank: int, number: int) -> None:
+        """Send a signal to one rank."""
+        os.kill(self.processes[rank].pid, number)
 
     def end(self, *, timeout: float = 120.0) -> list[tuple[int, str]]:
         """Wait for all ranks, and return the exit code and output of each.
 
-        The output of the first rank begins after the last `wait_for`.
+        The exit code is negative for a signal. The output of the first rank begins after the last
+        `wait_for`. Raises TimeoutError if a rank runs longer than timeout, in seconds.
         """
+        results = []
         try:
-            results = []
-            for process in self.processes:
-                text, _ = process.communicate(timeout=timeout)
-                results.append((process.returncode, text))
+            for process, file in zip(self.processes, self._files, strict=True):
+                process.join(timeout)
+                if process.is_alive():
+                    raise TimeoutError(f"a rank still runs after {timeout} s:\n{file.read()}")
+                results.append((process.exitcode, file.read()))
         finally:
             self.kill()
         self.lines += results[0][1].splitlines()
@@ -98,3 +102,13 @@ def finished(folder: Path, num_ranks: int, max_steps: int, **changes) -> Ranks:
         text[-3000:] for _, text in results
     )
     return ranks
+
+
+def _run_rank(arguments: list[str], variables: dict[str, str], output: str) -> None:
+    """Run `python -m tests.support.tiny_run` in this process, with its output in a file."""
+    descriptor = os.open(output, os.O_WRONLY | os.O_APPEND)
+    os.dup2(descriptor, sys.stdout.fileno())
+    os.dup2(descriptor, sys.stderr.fileno())
+    os.environ.update(variables)
+    sys.argv = [tiny_run.__file__, *arguments]
+    run_program(tiny_run.main)

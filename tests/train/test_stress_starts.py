@@ -18,11 +18,14 @@ def stress(*flags: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_twenty_runs_end_without_faults():
-    """Every exit code is correct, no thread is left, and no process is aborted."""
-    ended = stress("--starts", "20", "--busy", "1", "--seed", "0")
+def test_eight_runs_end_without_faults():
+    """Every exit code is correct, no thread is left, and no process is aborted.
+
+    The seed gives every outcome, and failures with and without evaluation ranks.
+    """
+    ended = stress("--starts", "8", "--busy", "1", "--seed", "281")
     assert ended.returncode == 0, ended.stdout[-8000:] + ended.stderr[-2000:]
-    assert "20 starts and ends, 0 faults" in ended.stdout
+    assert "8 starts and ends, 0 faults" in ended.stdout
     kinds = {
         line.split(", ")[1].split(":")[0]
         for line in ended.stdout.splitlines()

@@ -39,7 +39,7 @@ def kill_one_and_resume(
     ranks = Ranks(folder, 2, 12, step_seconds=0.3, **QUICK)
     ranks.wait_for(f"step {after_step} ")
     time.sleep(delay)
-    ranks.processes[victim].send_signal(signal.SIGKILL)
+    ranks.send_signal(victim, signal.SIGKILL)
     killed = time.monotonic()
     results = ranks.end(timeout=60.0)
     assert time.monotonic() - killed < 60
@@ -61,7 +61,7 @@ def test_a_run_with_a_killed_rank_ends_and_resumes_bit_equal(whole, tmp_path, vi
 def test_sigusr1_to_any_rank_stops_all_at_one_step_with_a_checkpoint(whole, tmp_path, signaled):
     ranks = Ranks(tmp_path, 2, 12, step_seconds=0.2, checkpoint={"every_steps": 0})
     ranks.wait_for("step 2 ")
-    ranks.processes[signaled].send_signal(signal.SIGUSR1)
+    ranks.send_signal(signaled, signal.SIGUSR1)
     for code, text in ranks.end():
         assert code == PREEMPTED_EXIT_CODE, text
     assert any("PreemptedError: stopped on request" in line for line in ranks.lines)
@@ -85,8 +85,8 @@ def test_a_resumed_run_makes_the_evaluation_that_was_due_at_the_stop(tmp_path, e
         **changes,
     )
     ranks.wait_for("step 1 ")
-    for process in ranks.processes:
-        process.send_signal(signal.SIGUSR1)
+    for rank in range(1 + evaluation_ranks):
+        ranks.send_signal(rank, signal.SIGUSR1)
     assert [code for code, _ in ranks.end()] == [PREEMPTED_EXIT_CODE] * (1 + evaluation_ranks), (
         ranks.lines
     )
@@ -98,7 +98,7 @@ def test_a_resumed_run_makes_the_evaluation_that_was_due_at_the_stop(tmp_path, e
 def test_an_evaluation_rank_forwards_a_stop_request(tmp_path):
     ranks = Ranks(tmp_path, 2, 100, step_seconds=0.1, parallel={"num_evaluation_ranks": 1})
     ranks.wait_for("step 3 ")
-    ranks.processes[1].send_signal(signal.SIGUSR1)
+    ranks.send_signal(1, signal.SIGUSR1)
     assert [code for code, _ in ranks.end()] == [PREEMPTED_EXIT_CODE] * 2, ranks.lines
 
 

@@ -1,14 +1,8 @@
 """Complete runs of a tiny model: events, bit-equal resumption, several ranks, errors."""
 
 import dataclasses
-import json
 import math
-import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,9 +15,8 @@ from openfold_opt.train.evaluation.evaluator import EvaluationConfig
 from openfold_opt.train.optim.lr_schedule import ScheduleConfig
 from openfold_opt.train.trainer import Trainer
 from tests.support.recording_observer import Recorder, train
+from tests.support.run_ranks import Ranks, finished
 from tests.support.synthetic_samples import MemorySource, tiny_config
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -149,19 +142,11 @@ def checkpoint(folder, step=8):
     return load_checkpoint(folder / "checkpoints" / f"step_{step:08d}")
 
 
-def start_process(folder, config_steps):
-    arguments = [sys.executable, "-m", "tests.support.tiny_run", str(folder), str(config_steps)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-
-
 def test_a_killed_run_resumes_with_the_same_command(whole, tmp_path):
-    process = start_process(tmp_path, 8)
-    for line in process.stdout:
-        if line.startswith("step 5"):
-            process.send_signal(signal.SIGKILL)
-            break
-    assert process.wait(timeout=60) == -signal.SIGKILL
+    killed = Ranks(tmp_path, 1, 8)
+    killed.wait_for("step 5 ")
+    killed.send_signal(0, signal.SIGKILL)
+    assert [code for code, _ in killed.end(timeout=60)] == [-signal.SIGKILL]
     steps = [
         int(path.parent.name.removeprefix("step_"))
         for path in (tmp_path / "checkpoints").glob("*[0-9]/checkpoint.json")
@@ -296,38 +281,16 @@ def test_a_missing_gpu_is_a_clear_error(tmp_path):
         train(tiny_config(device="cuda"), tmp_path)
 
 
-def torchrun(folder, num_ranks, local_batch, *, returncode=0):
-    arguments = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={num_ranks}",
-        "-m",
-        "tests.support.tiny_run",
-        str(folder),
-        "10",
-        json.dumps({"local_batch_size": local_batch}),
-    ]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    shown = subprocess.run(
-        arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert shown.returncode == returncode, shown.stderr[-3000:]
-    return [line.split() for line in (shown.stdout + shown.stderr).splitlines() if line.split()]
-
-
 def test_two_ranks_of_one_sample_train_like_one_rank_of_two(tmp_path):
-    lines = torchrun(tmp_path / "two", 2, 1)
+    two = finished(tmp_path / "two", 2, 10, local_batch_size=1)
     one, recorder = train(tiny_config(max_steps=10, local_batch_size=2), tmp_path / "one")
-    steps = [line for line in lines if line[0] == "step"]
+    steps = two.words("step")
     assert len(steps) == 10 and one.samples == 20
     for line, report in zip(steps, recorder.steps, strict=True):
         assert int(line[1]) == report.step
         assert float(line[3]) == pytest.approx(report.loss, abs=1e-5)
     # Three chains on two ranks: each is evaluated once, and scores are sorted by chain id.
-    evaluations = [line for line in lines if line[0] == "evaluation"]
-    for line, report in zip(evaluations, recorder.evaluations, strict=True):
+    for line, report in zip(two.words("evaluation"), recorder.evaluations, strict=True):
         assert [float(score) for score in line[2:]] == pytest.approx(
             [c.lddt_ca for c in report.chains], abs=0.02
         )
@@ -335,17 +298,10 @@ def test_two_ranks_of_one_sample_train_like_one_rank_of_two(tmp_path):
 
 def test_every_rank_ends_with_the_error_of_the_first(tmp_path):
     train(tiny_config(max_steps=2), tmp_path)
-    started = time.monotonic()
-    lines = torchrun(tmp_path, 2, 1, returncode=1)
-    assert time.monotonic() - started < 60, "the second rank waited for the first"
-    words = [" ".join(line) for line in lines]
-    assert (
-        sum(
-            "SetupError" in line and "a global batch of 1; 2 data-parallel ranks" in line
-            for line in words
-        )
-        >= 2
-    )
+    # No launcher ends the second rank, so it must not wait for the first.
+    for code, text in Ranks(tmp_path, 2, 10, local_batch_size=1).end(timeout=60):
+        assert code == 1, text
+        assert "SetupError" in text and "a global batch of 1; 2 data-parallel ranks" in text
 
 
 def test_bf16_losses_are_close_to_those_of_fp32(whole, tmp_path):

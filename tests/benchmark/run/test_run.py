@@ -166,15 +166,16 @@ def test_target_not_reached_is_exit_code_1(tmp_path):
     assert not check_log(tmp_path / "out" / "mlperf.log").passed
 
 
-def start_slow(output, *flags):
+def start_slow(output, *flags, step_seconds=4):
     """Start a slow run, and return it when the first checkpoint, after two steps, is written.
 
-    The remaining six steps take 24 s, in which another process can start on a busy machine.
+    By default, the remaining six steps take 24 s, in which another process can start on a busy
+    machine.
     """
     process = subprocess.Popen(
         command("tiny", output, *flags),
         cwd=ROOT,
-        env=environment(TINY_STEP_SECONDS="4"),
+        env=environment(TINY_STEP_SECONDS=str(step_seconds)),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -251,7 +252,8 @@ def test_two_ranks_are_refused_together(finished):
 def test_a_signal_closes_the_log_and_leaves_a_resumable_run(tmp_path, numbers, pause, code):
     """The first signal stops the run after the step with a checkpoint, a second one at once."""
     output = tmp_path / "out"
-    process = start_slow(output, "--seed", 5)
+    # The run must not end within the pause.
+    process = start_slow(output, "--seed", 5, step_seconds=4 if pause > 1 else 2)
     for number in numbers:
         process.send_signal(number)
         time.sleep(pause)
