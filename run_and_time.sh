@@ -9,7 +9,8 @@ usage: ./run_and_time.sh [--preset P] [--set FIELD=VALUE]... [--data-dir D] [--o
 
 Sets up the environment if it is missing (a .venv in the checkout, unless python3 has all modules),
 then makes one timed run and prints STARTING TIMING RUN, ENDING TIMING RUN and, if the target was
-reached, RESULT,OPENFOLD_HPC,,<seconds>,<submitter>,<start>. The exit code is the run's.
+reached, RESULT,OPENFOLD_HPC,,<seconds>,<submitter>,<start>. The exit code is the run's. A demo on one
+rank then predicts a validation chain: picture, structure and report in prediction/ of its output.
 
   --preset P            configuration: the name of a file in benchmark/presets, or the path of your
                         own file, which ends with .py (default: demo)
@@ -173,5 +174,12 @@ if [ "$status" -eq 0 ] && [ "$rank" -eq 0 ] && [ -f "$output_dir/run.json" ]; th
     else
         echo "no RESULT line: this run was resumed"
     fi
+fi
+
+# The demos end with a structure to look at. Neither its time nor its outcome is part of the result.
+if [ "$status" -eq 0 ] && [ "$num_ranks" -eq 1 ] && has_embedded_data "$preset"; then
+    "$PYTHON" -m benchmark predict-validation "$output_dir" --data-dir "$data_dir" ||
+        echo "run_and_time.sh: the structure of a validation chain could not be predicted (see" \
+            "above); the result of the run is not affected" >&2
 fi
 exit "$status"

@@ -38,6 +38,10 @@ COMMANDS = {
     ),
     "perf": ("benchmark.perf.command", "measure parts of the code against a named baseline"),
     "export": ("benchmark.run.export", "write a checkpoint as one file with torch.save"),
+    "predict-validation": (
+        "benchmark.run.predict_validation",
+        "predict a validation chain of a run: structure, picture and report",
+    ),
     "describe-system": (
         "benchmark.submission.describe",
         "write the system description of a submission",

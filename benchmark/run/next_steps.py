@@ -58,6 +58,10 @@ def describe_next_steps(folder: Path, log: Path, *, reached: bool) -> str:
     if any((folder / CHECKPOINT_FOLDER).glob("*")):
         lines.append(f"  python -m benchmark export {run_dir} weights.pt   # one file of weights")
         lines.append(
+            f"  python -m openfold_opt.predict my.fasta --alignments DIR --weights {run_dir} "
+            "--out predictions   # structures"
+        )
+        lines.append(
             f"to train these weights further, in another output directory: the same command with "
             f"--init-checkpoint {run_dir} --output-dir NEW_DIR"
         )
