@@ -53,7 +53,7 @@ class MemoryPlan:
 
     @property
     def peak_bytes(self) -> int:
-        """Peak on the device of a rank: weights, tensors and graphs; on a CPU, features and heap."""
+        """Peak on the device of a rank: weights, tensors, graphs; on a CPU, features and heap."""
         features = self.feature_bytes if self.device.is_cpu else 0
         return self.resident_bytes + self.weight_bytes + self.graph_bytes + features
 
