@@ -27,6 +27,7 @@ COMMANDS = {
         "benchmark.preflight.command",
         "check data, checkpoint, disk, nodes and GPUs before a run",
     ),
+    "score": ("benchmark.score", "compare predicted structures with true structures"),
     "check": ("benchmark.mlperf.check", "check MLPerf logs for compliance"),
     "summarize": ("benchmark.results.command", "tables and plots from MLPerf logs"),
     "results": ("benchmark.results.records_command", "archive runs, and list the archived results"),

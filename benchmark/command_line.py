@@ -37,7 +37,12 @@ def add_data_dir_option(parser: argparse.ArgumentParser) -> None:
 
 def check_json_option(path: Path | None) -> None:
     """Raise BenchmarkError if the folder of a file given with `--json` does not exist."""
+    check_output_option("--json", path)
+
+
+def check_output_option(option: str, path: Path | None) -> None:
+    """Raise BenchmarkError if the folder of an output file does not exist."""
     if path is not None and not path.parent.is_dir():
         raise BenchmarkError(
-            f"--json {path}: the folder {path.parent} does not exist; create it first"
+            f"{option} {path}: the folder {path.parent} does not exist; create it first"
         )

@@ -1,9 +1,6 @@
 """Ownership of an output directory, and the state of its run.
 
-A live run holds a lock, which the kernel releases however the process ends. This distinguishes a
-directory that is in use from one that `kill -9` left behind, without guessing from process IDs or
-file ages. It is a POSIX record lock, which forked worker processes do not inherit, so a worker that
-outlives its parent does not keep it.
+A live run holds a lock (protein/directory_lock.py), which is released however the process ends.
 
 run.json has the state of the run (run/state_file.py).
 
@@ -13,31 +10,25 @@ full.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import shlex
-import socket
-import struct
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
-from typing import IO, Literal
+from typing import Literal
 
 from benchmark.command_line import BenchmarkError
 from benchmark.replace_file import TEMPORARY_SUFFIX
 from benchmark.run.run_clock import RunDurations
 from benchmark.run.state_file import STATE_FILE, Failure, RunState, read_state, write_state
+from openfold_opt.protein.directory_lock import LOCK_FILE, LockError, take_lock
 
-LOCK_FILE = "run.lock"
 RESERVE_FILE = "run.reserve"
 RESERVE_BYTES = 32 * 1024
 """More than run.json needs with the traceback of a failure."""
 FIRST_LOG = "mlperf.log"
 CONTINUED_LOG = "mlperf_continued_{}.log"
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""Error numbers of a file system without locks."""
 POWER_FOLDER = "power"
 """Folder for the readings of a power meter, which may start before the run."""
 
@@ -68,7 +59,10 @@ class OutputDirectory:
             raise BenchmarkError(f"output directory {path} is a file; name another one")
         _refuse_foreign_files(path)
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = _take_lock(path)
+        try:
+            self._lock = take_lock(path, name=f"output directory {path}")
+        except LockError as error:
+            raise BenchmarkError(str(error)) from error
         try:
             state = read_state(path)
             self.num_resumptions = self._resumptions(state)
@@ -213,50 +207,6 @@ def _refuse_foreign_files(path: Path) -> None:
             f"output directory {path} holds files that do not belong to a run "
             f"({', '.join(foreign[:3])}); name a new directory"
         )
-
-
-def _take_lock(path: Path) -> IO[str]:
-    lock = open(path / LOCK_FILE, "a+", encoding="utf-8")
-    try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        lock.seek(0)
-        owner = lock.read().strip() or "unknown"
-        lock.close()
-        raise BenchmarkError(
-            f"output directory {path} is in use by a live run ({owner}); wait for it, or name "
-            "another directory"
-        ) from None
-    except OSError as error:
-        lock.close()
-        if error.errno not in NO_LOCKS:
-            raise
-        raise BenchmarkError(
-            f"the file system of output directory {path} has no locks ({error.strerror}), so a "
-            "second run could write there too; name a directory on another file system, or have it "
-            "mounted with locks (Lustre: -o flock; NFS: without nolock)"
-        ) from error
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    lock.flush()
-    return lock
-
-
-def lock_holder(path: Path) -> str | None:
-    """Return the process that holds an output directory ("process 12 on node1"), or None.
-
-    It does not take the lock. Raises OSError on a file system without locks.
-    """
-    if not (path / LOCK_FILE).exists():
-        return None
-    with open(path / LOCK_FILE, "rb") as file:
-        # struct flock on Linux: type, whence, start, length, process.
-        layout = "hhqqi4x"
-        query = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        kind, *_ = struct.unpack(layout, fcntl.fcntl(file, fcntl.F_GETLK, query))
-        if kind == fcntl.F_UNLCK:
-            return None
-        return file.read().decode(errors="replace").strip() or "unknown process"
 
 
 def describe_restart(path: Path) -> str:

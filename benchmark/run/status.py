@@ -13,9 +13,9 @@ from typing import Any
 
 from benchmark.command_line import BenchmarkError
 from benchmark.run.failure import FULL_DISK, LOST_RANK, NOT_FINITE, REFUSED, SIGNAL
-from benchmark.run.output_directory import lock_holder
 from benchmark.run.state_file import STATE_FILE, Failure, RunState, read_state
 from benchmark.run.summary import STEPS_FILE, read_evaluations
+from openfold_opt.protein.directory_lock import lock_holder
 from openfold_opt.train.observer import EvaluationReport, StepReport
 
 TAIL_BYTES = 128 * 1024

@@ -143,9 +143,13 @@ class PreparedChain:
     """Wire features of one sample (loader/wire_format.py), about a tenth of the model features."""
     num_alignment_rows: int
     """Rows of the alignment without duplicates, the query included."""
+    alignment_depth: tuple[int, ...]
+    """Rows without a gap at each residue, of the alignment without duplicates."""
     templates: tuple[str, ...]
     """Chains that are used as templates, best first."""
     warnings: tuple[str, ...]
+    input_hash: str
+    """Hash of the alignments and template hits (inputs.hash_inputs)."""
 
     def features(self, device: torch.device | str = "cpu") -> FeatureBatch:
         """Return the model features, a batch of one, on a device."""

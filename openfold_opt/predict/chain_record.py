@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from openfold_opt.predict.file_names import RECORD_SUFFIX
 from openfold_opt.protein.shard_format import write_atomically
 
-SCHEMA_VERSION = 1
-RECORD_SUFFIX = ".json"
+SCHEMA_VERSION = 2
 Status = Literal["finished", "failed"]
 
 
@@ -42,10 +42,12 @@ class ModelScores:
     """Time of the forward, with synchronization."""
     peak_bytes: int
     """Peak memory of the process on the device; on a CPU, the resident set."""
+    planned_peak_bytes: int
+    """The peak of the memory plan."""
     plddt: tuple[float, ...]
     """One value per residue, 0..100."""
     files: Mapping[str, str]
-    """Names of the files: structure, and if they were written pae and distogram."""
+    """Name of each file by its kind (file_names.py)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +71,16 @@ class ChainRecord:
     sequence: str
     run_id: str
     """RunFacts.run_id of the run: results of other weights or settings are not reused."""
+    seed: int
+    """Seed of the run."""
     status: Status
+    input_hash: str | None = None
+    """Hash of the alignments and template hits; None if they were not read."""
     warnings: tuple[str, ...] = ()
     num_alignment_rows: int | None = None
     """Rows of the alignment without duplicates, with the query."""
+    alignment_depth: tuple[int, ...] = ()
+    """Rows without a gap at each residue; empty if the chain failed."""
     templates: tuple[str, ...] = ()
     """Chains that were used as templates, best first."""
     plan: Mapping[str, object] | None = None
@@ -101,7 +109,7 @@ class ChainRecord:
     def short_form(self) -> dict[str, object]:
         """Return the entry of summary.json: without the sequence and the values per residue."""
         content = self.as_json()
-        for name in ("schema_version", "sequence", "file_bytes"):
+        for name in ("schema_version", "sequence", "alignment_depth", "file_bytes"):
             del content[name]
         for model in content["models"]:
             del model["plddt"]
@@ -124,43 +132,51 @@ def write_record(folder: Path, record: ChainRecord) -> None:
 
 def read_record(folder: Path, stem: str) -> ChainRecord | None:
     """Return the record of a chain; None if there is none that this version can read."""
-    path = folder / (stem + RECORD_SUFFIX)
+    content = _read_content(folder, stem)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("schema_version") != SCHEMA_VERSION:
             return None
         del content["num_residues"]
-        content["models"] = tuple(
-            ModelScores(
-                **{
-                    **model,
-                    "plddt": tuple(model["plddt"]),
-                    "recycling_changes": tuple(model["recycling_changes"]),
-                }
-            )
-            for model in content["models"]
-        )
-        for name in ("warnings", "templates"):
-            content[name] = tuple(content[name])
+        content["models"] = tuple(ModelScores(**_frozen(model)) for model in content["models"])
         content["error"] = content["error"] and ChainFailure(**content["error"])
-        return ChainRecord(**content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        # No file, or not a record: the chain is not finished.
+        return ChainRecord(**_frozen(content))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # Not a record: the chain is not finished.
         return None
 
 
-def remove_chain(folder: Path, record: ChainRecord) -> None:
-    """Remove the record of a chain and then its files, so that no stale file stays."""
-    (folder / (record.stem + RECORD_SUFFIX)).unlink(missing_ok=True)
-    for name in record.file_bytes or {}:
+def other_version(folder: Path, stem: str) -> object | None:
+    """Return the schema version of a record of another version; None if there is none."""
+    version = _read_content(folder, stem).get("schema_version", SCHEMA_VERSION)
+    return None if version == SCHEMA_VERSION else version
+
+
+def _read_content(folder: Path, stem: str) -> dict:
+    """Return the content of a file of JSON; empty if there is no such file."""
+    try:
+        content = json.loads((folder / (stem + RECORD_SUFFIX)).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _frozen(content: Mapping) -> dict:
+    """Return fields with tuples in place of lists."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
+    }
+
+
+def remove_chain(folder: Path, stem: str) -> None:
+    """Remove the record of a chain of any version and then its files, so that no old file stays."""
+    content = _read_content(folder, stem)
+    if "schema_version" not in content:
+        return
+    (folder / (stem + RECORD_SUFFIX)).unlink(missing_ok=True)
+    for name in content.get("file_bytes") or {}:
         # A record that was edited may name files of other directories.
         if Path(name).name == name:
             (folder / name).unlink(missing_ok=True)
-
-
-def file_sizes(folder: Path, names: set[str]) -> dict[str, int]:
-    """Return the size of each file in bytes."""
-    return {name: (folder / name).stat().st_size for name in sorted(names)}
 
 
 def _size(path: Path) -> int | None:

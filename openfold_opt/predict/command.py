@@ -22,13 +22,15 @@ from openfold_opt.parallel.heartbeat import (
 )
 from openfold_opt.parallel.launch import read_launch_info
 from openfold_opt.parallel.process_exit import SIGNAL_EXIT_CODES
-from openfold_opt.predict.chain_record import write_record
+from openfold_opt.predict.chain_record import remove_chain, write_record
+from openfold_opt.predict.comparison.run_scores import remove_scores, score_run
+from openfold_opt.predict.comparison.structure_files import PathError, TrueStructures
 from openfold_opt.predict.file_names import chain_stems
 from openfold_opt.predict.models import ChainJob, ChainOptions, Models
 from openfold_opt.predict.option_parser import USAGE_EXIT_CODE
 from openfold_opt.predict.options import OptionError, PredictOptions
 from openfold_opt.predict.output_files import is_full_disk
-from openfold_opt.predict.output_folder import OutputFolder, remove_results
+from openfold_opt.predict.output_folder import OutputFolder
 from openfold_opt.predict.progress import ChainProgress, print_line
 from openfold_opt.predict.ranks import (
     connect,
@@ -61,6 +63,8 @@ class Parts:
     """Return the chains, and those that cannot be predicted. Raises ValueError or OSError."""
     load_models: Callable[[PredictOptions, torch.device, AxisGroup], Models]
     """Read and check all weights. Raises ValueError or OSError."""
+    hash_inputs: Callable[[ChainInput], str]
+    """Return a hash of the alignments of a chain. Raises ValueError if they cannot be read."""
     print_plan: Callable[[PredictOptions], int]
     """Print the memory plan of --plan-only, and return the exit code."""
 
@@ -89,6 +93,8 @@ class Run:
     """Only on rank 0."""
     summary: SummaryWriter | None = None
     """Only on rank 0."""
+    truths: TrueStructures | None = None
+    """Only on rank 0, and only with --truth."""
     models: Models | None = None
     runner: ChainRunner | None = None
 
@@ -226,7 +232,9 @@ def _predict_all(run: Run, prog: str) -> int:
 
 def _decide(run: Run) -> Decision:
     """Read inputs and weights, open the output directory, and print what will be done."""
-    # The directory is opened first: it may fix the date of the templates.
+    if run.options.truths:
+        run.truths = _open_truths(run.options)
+    # The directory is opened before the input: it may fix the date of the templates.
     run.folder = OutputFolder(run.options.out)
     run.options = _with_earlier_date(run.options)
     chains, unusable = run.parts.read_inputs(run.options)
@@ -237,30 +245,41 @@ def _decide(run: Run) -> Decision:
     run.folder.check_run(facts.identity(), overwrite=run.options.overwrite)
     names = [item.name for item in (*chains, *unusable)]
     stems = chain_stems(names, run.models.names)
+    jobs = tuple(ChainJob(chain=chain, stem=stem) for chain, stem in zip(chains, stems))
     remaining = run.folder.remaining(
-        [(chain.name, chain.sequence, stem) for chain, stem in zip(chains, stems)],
+        jobs,
         run_id=facts.run_id(),
         overwrite=run.options.overwrite,
+        hash_inputs=run.parts.hash_inputs,
     )
     failed_stems = stems[len(chains) :]
     if not run.options.overwrite:
         run.folder.check_unusable(
             [(item.name, stem, item.message) for item, stem in zip(unusable, failed_stems)]
         )
-    jobs = tuple(
-        ChainJob(chain=chain, stem=stem) for chain, stem in zip(chains, stems) if stem in remaining
-    )
-    for line in describe_start(facts, run.models, jobs, num_chains=len(chains)):
+    jobs = tuple(job for job in jobs if job.stem in remaining)
+    notes = [note for note in remaining.values() if note]
+    for line in (*describe_start(facts, run.models, jobs, num_chains=len(chains)), *notes):
         print_line(line)
     for stem in (*remaining, *failed_stems):
         # Before the summary has the identity of this run: no file of another run may stay.
-        remove_results(run.folder.path, stem)
+        remove_chain(run.folder.path, stem)
+    remove_scores(run.folder.path, (*remaining, *failed_stems))
+    seed = int(run.options.value("seed"))
     for failure, stem in zip(unusable, failed_stems):
         print_line(f"FAILED (input): {describe_failure(failure)}")
-        write_record(run.folder.path, unusable_record(failure, stem, run_id=facts.run_id()))
+        record = unusable_record(failure, stem, run_id=facts.run_id(), seed=seed)
+        write_record(run.folder.path, record)
     run.summary = SummaryWriter(run.folder.path, facts, chains=list(zip(names, stems)))
     run.summary.write()
     return Decision(options=run.options, run_id=facts.run_id(), jobs=jobs)
+
+
+def _open_truths(options: PredictOptions) -> TrueStructures:
+    try:
+        return TrueStructures(options.truths, on_warning=print_line)
+    except PathError as error:
+        raise OptionError(f"--truth: {error}") from error
 
 
 def _describe_unusable(unusable: Sequence[ChainFailure]) -> str:
@@ -313,11 +332,16 @@ def _own_jobs(run: Run, jobs: Sequence[ChainJob]) -> list[ChainJob]:
 
 
 def _chain_options(options: PredictOptions, run_id: str) -> ChainOptions:
+    pae_json = options.value("pae_json")
     return ChainOptions(
         run_id=run_id,
         rank_by=str(options.value("rank")),
         save_pae=bool(options.value("save_pae")),
+        pae_json=None if pae_json == "auto" else bool(pae_json),
         save_distogram=bool(options.value("save_distogram")),
+        save_embeddings=bool(options.value("save_embeddings")),
+        seed=int(options.value("seed")),
+        pictures=bool(options.value("pictures")),
         num_workers=options.num_workers,
     )
 
@@ -334,6 +358,13 @@ def _progress(run: Run, jobs: Sequence[ChainJob]) -> ChainProgress:
 def _final_code(run: Run) -> int:
     """Write the last summary, print the outcome, and return the exit code."""
     failed = run.summary.write()
+    if run.truths is not None:
+        score_run(
+            run.folder.path,
+            run.truths,
+            with_pictures=bool(run.options.value("pictures")),
+            write_line=print_line,
+        )
     num_chains = len(run.summary.chains)
     print(
         f"{num_chains - len(failed)} of {num_chains} chains have a structure in {run.folder.path}"

@@ -17,7 +17,7 @@ from openfold_opt.model.published_weights.weight_settings import (
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.predict.chain_input import ChainFailure, ChainInput
 from openfold_opt.predict.command import Parts, choose_device
-from openfold_opt.predict.inputs import read_chains
+from openfold_opt.predict.inputs import hash_inputs, read_chains
 from openfold_opt.predict.memory_plan import describe_plan
 from openfold_opt.predict.options import OptionError, PredictOptions
 from openfold_opt.predict.predictor import Predictor, PredictorSettings
@@ -127,5 +127,10 @@ def _planned_model(options: PredictOptions) -> tuple[ModelConfig, dict[str, int]
     return config, {name: int(settings[name].value) for name in (*names, "max_templates")}
 
 
-PARTS = Parts(read_inputs=_read_inputs, load_models=_load_models, print_plan=_print_plan)
+PARTS = Parts(
+    read_inputs=_read_inputs,
+    load_models=_load_models,
+    hash_inputs=hash_inputs,
+    print_plan=_print_plan,
+)
 """The parts of the command."""

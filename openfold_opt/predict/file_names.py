@@ -8,8 +8,39 @@ from pathlib import Path
 
 MAX_STEM_CHARACTERS = 120
 """Leaves space for suffixes: most file systems limit a name to 255 bytes."""
-RESERVED_STEMS = ("summary", "run")
+RESERVED_STEMS = ("summary", "run", "scores", "report")
 """Stems of the files of the run itself."""
+RECORD_SUFFIX = ".json"
+TEMPORARY_SUFFIX = ".tmp"
+STRUCTURE, PDB, CONFIDENCE = "structure", "pdb", "confidence"
+PAE, PAE_JSON, DISTOGRAM = "pae", "pae_json", "distogram"
+SINGLE, PAIR = "single", "pair"
+RELAXED, RELAXED_PDB = "relaxed", "relaxed_pdb"
+PICTURE, SUPERPOSITION = "picture", "superposition"
+"""Kinds of files of a chain."""
+SUFFIXES = {
+    STRUCTURE: ".cif",
+    PDB: ".pdb",
+    CONFIDENCE: "_confidence.json",
+    PAE: "_pae.npz",
+    PAE_JSON: "_predicted_aligned_error.json",
+    DISTOGRAM: "_distogram.npy",
+    SINGLE: "_single.npy",
+    PAIR: "_pair.npy",
+    RELAXED: "_relaxed.cif",
+    RELAXED_PDB: "_relaxed.pdb",
+    PICTURE: ".png",
+    SUPERPOSITION: "_superposed.png",
+}
+"""End of the name of each kind of file."""
+_EXTENSIONS = {
+    longer.removesuffix(shorter)
+    for longer in SUFFIXES.values()
+    for shorter in (RECORD_SUFFIX, *SUFFIXES.values())
+    if longer.endswith(shorter) and longer != shorter
+}
+KINDS_OF_THE_BEST = (STRUCTURE, PDB, RELAXED, RELAXED_PDB, PICTURE)
+"""With several weights, the best file of these kinds has a copy without rank in its name."""
 
 
 def safe_stem(name: str) -> str:
@@ -34,7 +65,7 @@ def weights_names(paths: Sequence[Path]) -> tuple[str, ...]:
 
 
 def chain_stems(names: Sequence[str], weights: Sequence[str]) -> tuple[str, ...]:
-    """Return the stem of the files of each chain; no two chains share a file.
+    """Return the stem of the files of each chain; no two chains share a file of any kind.
 
     The comparison ignores case, because some file systems do. Of names that give the same stem,
     the first keeps it, and the next ones get `_2`, `_3`, ...
@@ -43,7 +74,7 @@ def chain_stems(names: Sequence[str], weights: Sequence[str]) -> tuple[str, ...]
         names: names of the chains, in the order of the input.
         weights: names of the weights, which are part of the names of ranked files.
     """
-    used = {stem.lower() for stem in RESERVED_STEMS}
+    used = set(RESERVED_STEMS)
     stems = []
     for name in names:
         stem, number = safe_stem(name), 1
@@ -61,11 +92,17 @@ def ranked_stem(stem: str, rank: int, weights: str) -> str:
 
 
 def _stems_of_chain(stem: str, weights: Sequence[str]) -> set[str]:
+    """Return the stems, in lower case, that no other chain may have.
+
+    Two chains share a file if their stems are equal, or if the suffixes of two kinds of files end
+    equally and the rest of one suffix makes the stems equal: `x` has x_confidence.json, which is
+    the record of a chain `x_confidence`.
+    """
     stems = {stem}
     if len(weights) > 1:
         ranks = range(1, len(weights) + 1)
         stems |= {ranked_stem(stem, rank, name) for rank in ranks for name in weights}
-    return {name.lower() for name in stems}
+    return {(name + extension).lower() for name in stems for extension in ("", *_EXTENSIONS)}
 
 
 def _unused(stem: str, used: set[str]) -> str:

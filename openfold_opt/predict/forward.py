@@ -22,6 +22,7 @@ from openfold_opt.predict.schedule.structure import (
     predict_aligned_errors,
     predict_structure,
     send_distogram,
+    send_pairs,
 )
 from openfold_opt.predict.schedule.trunk import (
     PreviousPass,
@@ -34,10 +35,27 @@ from openfold_opt.protein.residue_constants import atom_order
 
 
 class RowSink(Protocol):
-    """Receives rows of a pair matrix on the first rank, in any order."""
+    """Receives rows of a matrix on the first rank, in any order."""
 
     def __call__(self, start: int, rows: np.ndarray) -> None:
-        """Receive rows [n, N_res, ..] float32, the first of which has the number `start`."""
+        """Receive rows [n, ..] float32, the first of which has the number `start`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowSinks:
+    """Where the matrices of a prediction go; None: not requested.
+
+    All ranks that share a chain need the same ones, but only the first rank calls them.
+    """
+
+    pae: RowSink | None = None
+    """Predicted aligned errors, angstrom: [n, N_res]. The model needs a TM-score head."""
+    distogram: RowSink | None = None
+    """Logits of the distogram: [n, N_res, num_bins]"""
+    single: RowSink | None = None
+    """Single representation of the last pass: [n, c_s]"""
+    pair: RowSink | None = None
+    """Pair representation of the last pass: [n, N_res, c_z]"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,8 +100,7 @@ def predict_chain(
     *,
     num_recycling_iterations: int,
     recycling_tolerance: float | None = None,
-    pae_rows: RowSink | None = None,
-    distogram_rows: RowSink | None = None,
+    sinks: RowSinks = RowSinks(),
     on_pass: Callable[[int, float | None], None] | None = None,
 ) -> Prediction:
     """Predict the structure of one chain; all ranks return the same prediction.
@@ -96,9 +113,7 @@ def predict_chain(
         num_recycling_iterations: maximum number of recycling iterations.
         recycling_tolerance: stop recycling when the root mean square change of the distances
             between alpha carbons is below this value, angstrom; None: never.
-        pae_rows: receives the predicted aligned errors, angstrom: [n, N_res]. It needs a model with
-            a TM-score head.
-        distogram_rows: receives the logits of the distogram: [n, N_res, num_bins].
+        sinks: receive the matrices that are requested.
         on_pass: called after each pass with its number, from 0, and the change in angstrom, which
             is None for the first pass.
 
@@ -123,8 +138,7 @@ def predict_chain(
     plddt = predicted_lddt(model.auxiliary_heads.plddt(last.structure.states[:, -1], plan))
     _check_finite("atom positions", last.positions[:, :length])
     _check_finite("pLDDT", plddt[:, :length])
-    sinks = tuple(_without_padding(sink, length) for sink in (pae_rows, distogram_rows))
-    errors = _send_pair_outputs(model, last, plan, sinks)
+    errors = _send_matrices(model, last, plan, sinks)
     return Prediction(
         positions=last.positions[0, :length].float().cpu().numpy(),
         atom_mask=last.residues.atom37_atom_exists[0, :length].cpu().numpy() > 0.5,
@@ -197,38 +211,39 @@ def pad_residues(batch: FeatureBatch, *, multiple_of: int) -> FeatureBatch:
     return replace(batch, **padded)
 
 
-def _send_pair_outputs(
-    model: AlphaFold,
-    last: LastPass,
-    plan: PredictionPlan,
-    sinks: tuple[PairRowSink | None, ...],
+def _send_matrices(
+    model: AlphaFold, last: LastPass, plan: PredictionPlan, sinks: RowSinks
 ) -> AlignedErrors | None:
-    """Send rows of aligned errors and distogram, and return the predicted TM score."""
+    """Send the rows of the matrices, and return the predicted TM score."""
     z, mask = last.trunk.z, last.residues.seq_mask
-    pae_rows, distogram_rows = sinks
-    if distogram_rows is not None:
-        send_distogram(model, z, plan, distogram_rows)
+    length = int(last.residues.seq_length[0])
+    if sinks.single is not None and plan.dap.rank == 0:
+        sinks.single(0, last.trunk.s[0, :length].cpu().float().numpy())
+    if sinks.pair is not None:
+        send_pairs(z, plan, _without_padding(sinks.pair, length))
+    if sinks.distogram is not None:
+        send_distogram(model, z, plan, _without_padding(sinks.distogram, length))
     if not model.config.auxiliary_heads.has_tm_score:
-        if pae_rows is not None:
+        if sinks.pae is not None:
             raise ValueError(
                 "the model has no TM-score head, so it predicts no aligned errors; use weights "
                 "that have one (pTM) or do not request them"
             )
         return None
+    pae_rows = None if sinks.pae is None else _without_padding(sinks.pae, length)
     errors = predict_aligned_errors(model, z, mask, plan, pae_rows)
     _check_finite("predicted TM score", errors.ptm)
     return errors
 
 
-def _without_padding(sink: RowSink | None, length: int) -> PairRowSink | None:
-    """Return a sink for tensors with padding, which it removes; None if there is no sink."""
-    if sink is None:
-        return None
+def _without_padding(sink: RowSink, length: int) -> PairRowSink:
+    """Return a sink for tensors with padding, which it removes."""
 
     def send(start: int, rows: Tensor) -> None:
         rows = rows[: max(length - start, 0), :length]
         if len(rows):
-            sink(start, rows.float().cpu().numpy())
+            # A conversion on the device would need memory for a second block.
+            sink(start, rows.cpu().float().numpy())
 
     return send
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +58,7 @@ from openfold_opt.predict.template_choice import (
     missing_template_warnings,
     template_warnings,
 )
-from openfold_opt.protein.hhblits_alphabet import sequence_to_tokens
+from openfold_opt.protein.hhblits_alphabet import GAP_TOKEN, sequence_to_tokens
 from openfold_opt.protein.reader import ShardReader
 from openfold_opt.protein.records import (
     AlignmentRecord,
@@ -166,9 +167,36 @@ def prepare_chain(chain: ChainInput, settings: FeatureSettings) -> PreparedChain
         name=chain.name,
         wire=encode_sample(raw, choose_for_evaluation(raw, seed=seed, config=config)),
         num_alignment_rows=sources.alignment.num_sequences,
+        alignment_depth=_alignment_depth(sources.alignment),
         templates=tuple(hit.name for hit in sources.hits),
         warnings=(*template_warnings(chain, settings), *sources.warnings, *copies),
+        input_hash=hash_inputs(chain),
     )
+
+
+def hash_inputs(chain: ChainInput) -> str:
+    """Return 16 characters that differ if the alignments or template hits of a chain differ.
+
+    The structures of templates are not part of it. Of converted data, the whole data set counts.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    with _as_input_error():
+        for path in (*chain.msa_paths, *chain.hits_paths):
+            with open(path, "rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            digest.update(f"{path.name} {content}\n".encode())
+        if chain.data_dir is not None:
+            digest.update(_open_reader(chain.data_dir).index.checksum.encode())
+    return digest.hexdigest()[:16]
+
+
+def _alignment_depth(alignment: AlignmentRecord) -> tuple[int, ...]:
+    """Return the number of rows without a gap at each residue."""
+    num_gaps = alignment.token_counts[:, GAP_TOKEN]
+    return tuple((alignment.num_sequences - num_gaps).tolist())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

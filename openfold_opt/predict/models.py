@@ -17,7 +17,7 @@ from openfold_opt.predict.run_settings import WeightsFacts
 
 if TYPE_CHECKING:
     from openfold_opt.predict.chain_input import ChainInput, FeatureSettings, PreparedChain
-    from openfold_opt.predict.forward import Prediction, RowSink
+    from openfold_opt.predict.forward import Prediction, RowSinks
 
 
 class ChainPlan(Protocol):
@@ -88,8 +88,7 @@ class Models(Protocol):
         index: int,
         *,
         plan: ChainPlan,
-        pae_rows: RowSink | None,
-        distogram_rows: RowSink | None,
+        sinks: RowSinks,
         on_pass: Callable[[int, float | None], None] | None,
     ) -> TimedPrediction:
         """Predict one chain with one set of weights. All ranks of the group must call this."""
@@ -113,6 +112,14 @@ class ChainOptions:
     """"plddt" or "ptm"."""
     save_pae: bool = True
     """Whether the PAE is written if the weights predict it."""
+    pae_json: bool | None = None
+    """Whether the PAE is also written as JSON; None: up to MAX_RESIDUES_OF_PAE_JSON."""
     save_distogram: bool = False
+    save_embeddings: bool = False
+    """Whether the single and pair representations are written."""
+    pictures: bool = True
+    """Whether a picture of the best structure is drawn."""
+    seed: int = 0
+    """For records and structures."""
     num_workers: int = 1
     """Processes that prepare features."""

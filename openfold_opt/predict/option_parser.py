@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from openfold_opt.predict.confidence_files import MAX_RESIDUES_OF_PAE_JSON
 from openfold_opt.predict.options import DEFAULTS
 
 USAGE_EXIT_CODE = 2
@@ -32,11 +33,16 @@ several GPUs:
   both                 --dap P --replicas R with P x R ranks.
 
 outputs, in the directory --out:
-  NAME.cif             the structure (of the best weights) with pLDDT in the B factor
-  NAME_pae.npy         predicted aligned error, float16, if the weights predict it
+  NAME.cif             the structure (of the best weights) as ModelCIF, pLDDT in the B factor
+  NAME.pdb             the same as PDB, if it has at most 9,999 residues and 99,999 atoms
+  NAME_confidence.json pLDDT of each residue, in the layout of the AlphaFold database
+  NAME_pae.npz         predicted aligned error, float16 (key "pae"), if the weights predict it
+  NAME_predicted_aligned_error.json  the same in the layout of the AlphaFold database
+  NAME_distogram.npy   with --save-distogram; NAME_single.npy, NAME_pair.npy with --save-embeddings
   NAME.json            scores, templates, warnings; written last, when the chain is finished
-  NAME_rank_1_WEIGHTS.cif, ...  with several weights: the structure of each, best first
-  summary.json         settings with the seed, weights, versions and the scores of all chains
+  NAME_rank_1_WEIGHTS.cif, ...  with several weights: the files of each, best first
+  scores.json          with --truth: lDDT, TM-score, GDT-TS; NAME_superposed.png shows both
+  summary.json         ranking, settings with the seed, weights, versions, scores of all chains
   report.html          a page with all chains: structures, PAE, pLDDT; opens in a browser from disk
 
 exit codes: 0 all chains have a structure, 1 some failed (their reasons are printed and stored), 2
@@ -244,6 +250,16 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         help="predict finished chains again, and accept a directory of another run",
     )
     group.add_argument(
+        "--truth",
+        type=Path,
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="true structures, or directories of them: NAME.cif, 1abc.cif for 1abc_A, or a file "
+        "with the sequence; at the end, compare and write scores.json and pictures",
+    )
+    group.add_argument(
         "--rank",
         choices=RANKS,
         help="score that ranks several weights (default: plddt, the mean pLDDT)",
@@ -252,6 +268,12 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         "--save-pae",
         action=argparse.BooleanOptionalAction,
         help="write the predicted aligned error, if the weights predict it (default: yes)",
+    )
+    group.add_argument(
+        "--pae-json",
+        action=argparse.BooleanOptionalAction,
+        help="also write it as JSON in the layout of the AlphaFold database, about 5 bytes per "
+        f"pair of residues (default: for up to {MAX_RESIDUES_OF_PAE_JSON:,} residues)",
     )
     group.add_argument(
         "--save-distogram",
@@ -264,4 +286,17 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="write report.html at the end (default: yes)",
+    )
+    group.add_argument(
+        "--save-embeddings",
+        action="store_true",
+        default=None,
+        help="write the single and pair representations of the last pass, float16, 256 bytes per "
+        "pair of residues (default: no)",
+    )
+    group.add_argument(
+        "--pictures",
+        action=argparse.BooleanOptionalAction,
+        help="draw each chain: backbone, pLDDT, predicted aligned error, alignment depth (default: "
+        "yes)",
     )

@@ -25,10 +25,13 @@ DEFAULTS: Mapping[str, Value] = {
     "seed": 0,
     "rank": "plddt",
     "save_pae": True,
+    "pae_json": "auto",
     "save_distogram": False,
+    "save_embeddings": False,
+    "pictures": True,
 }
 """Values of the options that are printed and stored with their origin. The default of
-max_template_date is today."""
+max_template_date is today; "auto" of pae_json decides by the length of the chain."""
 
 
 class OptionError(ValueError):
@@ -72,6 +75,8 @@ class PredictOptions:
     overwrite: bool
     report: bool
     """Whether to write report.html."""
+    truths: tuple[Path, ...]
+    """True structures for the scores of --truth."""
     dap: int | None
     """None: all ranks of a replica."""
     replicas: int | None
@@ -115,6 +120,7 @@ def read_options(args: argparse.Namespace) -> PredictOptions:
         out=args.out,
         overwrite=args.overwrite,
         report=args.report,
+        truths=tuple(args.truth),
         dap=args.dap,
         replicas=args.replicas,
         num_workers=args.workers,
@@ -178,6 +184,10 @@ def _check_ranges(options: PredictOptions) -> None:
     if not 0 <= int(options.value("seed") or 0) < SEED_RANGE:
         raise OptionError(
             f"--seed {options.value('seed')} is out of range; expected 0 to {SEED_RANGE - 1}"
+        )
+    if options.value("pae_json") is True and not options.value("save_pae"):
+        raise OptionError(
+            "--pae-json writes the PAE, and --no-save-pae leaves it out; remove one of them"
         )
     tolerance = options.value("recycling_tolerance")
     minima = {

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import TYPE_CHECKING
 
-from openfold_opt.predict.chain_record import (
-    RECORD_SUFFIX,
-    read_record,
-    remove_chain,
-)
-from openfold_opt.predict.output_files import (
-    STRUCTURE,
-    SUFFIXES,
-    TEMPORARY_SUFFIX,
-    is_full_disk,
-    naming_file,
-)
+from openfold_opt.predict.chain_record import ChainRecord, other_version, read_record
+from openfold_opt.predict.file_names import RECORD_SUFFIX, STRUCTURE, SUFFIXES, TEMPORARY_SUFFIX
+from openfold_opt.predict.models import ChainJob
+from openfold_opt.predict.output_files import is_full_disk, temporary_patterns
 from openfold_opt.predict.run_settings import Value
 from openfold_opt.predict.summary import describe_differences, read_identity
+from openfold_opt.protein.directory_lock import LOCK_FILE, LockError, take_lock
 
-LOCK_FILE = "run.lock"
+if TYPE_CHECKING:
+    from openfold_opt.predict.chain_input import ChainInput
 
 
 class OutputFolder:
@@ -39,10 +30,16 @@ class OutputFolder:
         """
         if path.exists() and not path.is_dir():
             raise ValueError(f"--out {path} is a file; name a directory")
+        self._new_folders = [folder for folder in (path, *path.parents) if not folder.exists()]
+        self._has_new_lock = not (path / LOCK_FILE).exists()
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = _take_lock(path)
+            self._lock = take_lock(path, name=f"--out {path}")
+        except LockError:
+            self._remove_new_folders()
+            raise
         except OSError as error:
+            self._remove_new_folders()
             if is_full_disk(error):
                 raise
             raise ValueError(
@@ -65,47 +62,76 @@ class OutputFolder:
                     f"--out {self.path} holds another run: {differences}; choose another "
                     "directory, repeat the command of that run, or replace it with --overwrite"
                 )
-        for suffix in (*SUFFIXES.values(), RECORD_SUFFIX):
+        for pattern in (*temporary_patterns(), f"*{RECORD_SUFFIX}{TEMPORARY_SUFFIX}"):
             # Other temporary files are not ours.
-            for leftover in self.path.glob(f"*{suffix}{TEMPORARY_SUFFIX}"):
+            for leftover in self.path.glob(pattern):
                 if not leftover.is_dir():
                     leftover.unlink(missing_ok=True)
 
     def remaining(
-        self, chains: Sequence[tuple[str, str, str]], *, run_id: str, overwrite: bool
-    ) -> set[str]:
-        """Return the stems of the chains that are not finished.
+        self,
+        jobs: Sequence[ChainJob],
+        *,
+        run_id: str,
+        overwrite: bool,
+        hash_inputs: Callable[[ChainInput], str],
+    ) -> dict[str, str]:
+        """Return the stems of the chains to predict, each with a note for the user, or "".
 
         Args:
-            chains: (name, sequence, stem) of every chain.
+            jobs: all chains.
             run_id: that of this run; a result of another run is not reused.
             overwrite: whether to predict finished chains again.
+            hash_inputs: returns the hash of the alignments of a chain; a result from others is not
+                reused.
 
         Raises:
             ValueError: the directory has files of another chain with the same name, a structure
-                that no run wrote, or a directory with the name of a result.
+                that no run wrote, a record of another version, or a directory with the name of a
+                result.
         """
-        for _, _, stem in chains:
-            self._refuse_directories(stem)
+        for job in jobs:
+            self._refuse_directories(job.stem)
         if overwrite:
-            return {stem for _, _, stem in chains}
+            return {job.stem: "" for job in jobs}
         is_run = read_identity(self.path) is not None
-        remaining = set()
-        for name, sequence, stem in chains:
-            record = read_record(self.path, stem)
+        remaining = {}
+        for job in jobs:
+            self._refuse_other_version(job.stem)
+            record = read_record(self.path, job.stem)
             if record is None and not is_run:
-                self._refuse_foreign_files(stem)
-            is_result = record is not None and record.status == "finished"
-            if is_result and (record.name, record.sequence) != (name, sequence):
-                raise ValueError(
-                    f"--out {self.path} has results of {record.name} "
-                    f"({record.num_residues} residues) in {stem}{RECORD_SUFFIX}, which differs "
-                    f"from chain {name} ({len(sequence)} residues) in name or sequence; choose "
-                    "another directory, or replace the results with --overwrite"
+                self._refuse_foreign_files(job.stem)
+            if record is None or record.status != "finished":
+                remaining[job.stem] = ""
+                continue
+            self._refuse_other_chain(record, job)
+            if record.run_id != run_id or not record.is_complete(self.path):
+                remaining[job.stem] = ""
+            elif record.input_hash != hash_inputs(job.chain):
+                remaining[job.stem] = (
+                    f"{job.chain.name} is predicted again: its alignments have changed since its "
+                    "prediction"
                 )
-            if record is None or record.run_id != run_id or not record.is_complete(self.path):
-                remaining.add(stem)
         return remaining
+
+    def _refuse_other_version(self, stem: str) -> None:
+        version = other_version(self.path, stem)
+        if version is not None:
+            raise ValueError(
+                f"{self.path / (stem + RECORD_SUFFIX)} has the schema version {version}, which "
+                "this version of the package cannot read; choose another --out, or replace the "
+                "results with --overwrite"
+            )
+
+    def _refuse_other_chain(self, record: ChainRecord, job: ChainJob) -> None:
+        name, sequence = job.chain.name, job.chain.sequence
+        if (record.name, record.sequence) != (name, sequence):
+            raise ValueError(
+                f"--out {self.path} has results of {record.name} "
+                f"({record.num_residues} residues) in {job.stem}{RECORD_SUFFIX}, which differs "
+                f"from chain {name} ({len(sequence)} residues) in name or sequence; choose "
+                "another directory, or replace the results with --overwrite"
+            )
 
     def check_unusable(self, chains: Sequence[tuple[str, str, str]]) -> None:
         """Check that no result would be replaced by the failure of a chain with a wrong input.
@@ -127,8 +153,20 @@ class OutputFolder:
                 )
 
     def close(self) -> None:
-        """Release the lock."""
+        """Release the lock. Remove the lock file and the directory if this run left only these."""
+        is_unused = [path.name for path in self.path.glob("*")] == [LOCK_FILE]
+        if self._has_new_lock and is_unused:
+            # The lock is held until then, so no other run can have taken it.
+            (self.path / LOCK_FILE).unlink()
+            self._remove_new_folders()
         self._lock.close()
+
+    def _remove_new_folders(self) -> None:
+        """Remove the directories that this run created, as far as they are empty."""
+        for folder in self._new_folders:
+            if not folder.is_dir() or any(folder.iterdir()):
+                return
+            folder.rmdir()
 
     def _refuse_directories(self, stem: str) -> None:
         for suffix in (*SUFFIXES.values(), RECORD_SUFFIX):
@@ -146,33 +184,3 @@ class OutputFolder:
                     f"{self.path / (stem + suffix)} exists and is not the result of a prediction; "
                     "choose another --out, or replace the file with --overwrite"
                 )
-
-
-def remove_results(folder: Path, stem: str) -> None:
-    """Remove the earlier results of a chain that is predicted again."""
-    record = read_record(folder, stem)
-    if record is not None:
-        remove_chain(folder, record)
-
-
-def _take_lock(path: Path) -> IO[str]:
-    """Lock the directory for this process; the kernel releases the lock when the process ends."""
-    lock = open(path / LOCK_FILE, "a+", encoding="utf-8")
-    try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        lock.seek(0)
-        owner = lock.read().strip() or "unknown process"
-        lock.close()
-        raise ValueError(
-            f"--out {path} is in use by another prediction ({owner}); wait for it, or choose "
-            "another directory"
-        ) from None
-    except OSError:
-        # A file system without locks: the user has to keep runs apart.
-        return lock
-    with naming_file(path / LOCK_FILE):
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        lock.flush()
-    return lock

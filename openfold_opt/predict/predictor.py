@@ -35,10 +35,11 @@ from openfold_opt.predict.chain_input import (
     FeatureSettings,
     PreparedChain,
 )
+from openfold_opt.predict.chain_results import chain_result
 from openfold_opt.predict.command import choose_device
 from openfold_opt.predict.fasta import check_sequence
 from openfold_opt.predict.file_names import weights_names
-from openfold_opt.predict.forward import RowSink, predict_chain
+from openfold_opt.predict.forward import RowSinks, predict_chain
 from openfold_opt.predict.inputs import prepare_chain, read_chains
 from openfold_opt.predict.memory_plan import MemoryPlan, plan_memory
 from openfold_opt.predict.models import TimedPrediction
@@ -164,9 +165,9 @@ class Predictor:
         paths = [Path(path) for path in ([alignments] if single else alignments)]
         templates = None if template_structures is None else Path(template_structures)
         chain = _chain(name, sequence, alignments=paths, template_structures=templates)
-        predictions, matrices = {}, {}
+        predictions, matrices, results = {}, {}, {}
         prepared: dict[FeatureSettings, PreparedChain] = {}
-        for index, weights in enumerate(self.names):
+        for index, weights in enumerate(self.weights_facts()):
             plan = self.plan(chain, index)
             if not plan.fits:
                 raise ValueError(f"{name}: {plan.refusal()}")
@@ -176,13 +177,22 @@ class Predictor:
             # The forward copies blocks of the features to the device, as the plan assumes.
             batch = prepared[settings].features()
             rows = RowArray() if self.has_pae(index) else None
-            predictions[weights] = self.predict_features(batch, index, plan=plan, pae_rows=rows)
-            matrices[weights] = None if rows is None else rows.matrix()
+            timed = self.predict_features(batch, index, plan=plan, sinks=RowSinks(pae=rows))
+            predictions[weights.name] = timed
+            matrices[weights.name] = None if rows is None else rows.matrix()
+            results[weights.name] = chain_result(
+                chain,
+                timed.prediction,
+                weights=weights,
+                seed=self.settings.seed,
+                prepared=prepared[settings],
+            )
         return PredictedChain(
             chain=chain,
             ranking=tuple(rank_predictions(predictions, by=rank_by)),
             predictions=predictions,
             pae_matrices=matrices,
+            results=results,
         )
 
     def predict_features(
@@ -191,8 +201,7 @@ class Predictor:
         index: int,
         *,
         plan: MemoryPlan,
-        pae_rows: RowSink | None = None,
-        distogram_rows: RowSink | None = None,
+        sinks: RowSinks = RowSinks(),
         on_pass: Callable[[int, float | None], None] | None = None,
     ) -> TimedPrediction:
         """Predict one chain from its features with one set of weights."""
@@ -208,8 +217,7 @@ class Predictor:
                 plan.prediction_plan(kernels=self._kernels[index], dap=self.dap),
                 num_recycling_iterations=self.num_passes(index) - 1,
                 recycling_tolerance=self.settings.recycling_tolerance,
-                pae_rows=pae_rows,
-                distogram_rows=distogram_rows,
+                sinks=sinks,
                 on_pass=on_pass,
             )
         self._synchronize()

@@ -9,8 +9,8 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,13 +20,11 @@ import torch
 from openfold_opt.loader.worker import Failure
 from openfold_opt.parallel.broadcast import broadcast_object
 from openfold_opt.parallel.heartbeat import SilentHeartbeat, is_lost_connection
-from openfold_opt.predict.chain_record import (
-    ChainFailure,
-    ChainRecord,
-    file_sizes,
-    write_record,
-)
+from openfold_opt.predict.chain_record import ChainFailure, ChainRecord, write_record
+from openfold_opt.predict.chain_results import chain_result, write_result
 from openfold_opt.predict.feature_workers import FeatureJob, FeatureQueue, FeatureTask
+from openfold_opt.predict.file_names import DISTOGRAM, PAE, PAIR, SINGLE
+from openfold_opt.predict.forward import RowSinks
 from openfold_opt.predict.models import (
     ChainJob,
     ChainOptions,
@@ -34,19 +32,13 @@ from openfold_opt.predict.models import (
     Models,
     TimedPrediction,
 )
-from openfold_opt.predict.output_files import (
-    DISTOGRAM,
-    PAE,
-    ChainFiles,
-    is_full_disk,
-)
+from openfold_opt.predict.output_files import ChainFiles, is_full_disk
+from openfold_opt.predict.picture_file import write_picture
 from openfold_opt.predict.progress import ChainProgress
 from openfold_opt.predict.scores import line_of, model_scores, rank_predictions, short_name
-from openfold_opt.predict.structure_file import structure_text
 
 if TYPE_CHECKING:
     from openfold_opt.predict.chain_input import FeatureSettings, PreparedChain
-    from openfold_opt.predict.forward import RowSink
 
 GIBIBYTE = 2**30
 
@@ -61,6 +53,16 @@ class FeatureError(ValueError):
 
 class PlanError(ValueError):
     """A chain does not fit into the memory."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outcome:
+    """Prediction of a chain with one set of weights, and what it was made from."""
+
+    prepared: PreparedChain
+    """Without features."""
+    timed: TimedPrediction
+    plan: ChainPlan
 
 
 class ChainRunner:
@@ -143,7 +145,7 @@ class ChainRunner:
         self, number: int, job: ChainJob, files: ChainFiles, queue: FeatureQueue
     ) -> ChainRecord:
         self._check_plans(job)
-        predictions: dict[str, TimedPrediction] = {}
+        outcomes: dict[str, Outcome] = {}
         feature_seconds, position, prepared, batch = 0.0, None, None, None
         for index, name in enumerate(self._models.names):
             needed = self._positions[number, self._models.feature_settings(index)]
@@ -154,25 +156,21 @@ class ChainRunner:
                 prepared, position = self._prepared(queue, needed), needed
                 # The forward copies blocks of the features to the device, as the plan assumes.
                 batch = prepared.features()
+                prepared = replace(prepared, wire={})
                 if self._is_writer and index == 0:
                     self._progress.warned(short_name(job.chain.name), prepared.warnings)
                 feature_seconds += time.perf_counter() - started
-            predictions[name] = self._models.predict_features(
+            plan = self._plans_of(job)[index]
+            timed = self._models.predict_features(
                 batch,
                 index,
-                plan=self._plans_of(job)[index],
-                pae_rows=self._sink(files, index, PAE, job),
-                distogram_rows=self._sink(files, index, DISTOGRAM, job),
+                plan=plan,
+                sinks=self._sinks(files, index, job),
                 on_pass=self._report_passes(job, index),
             )
-        record = self._finish(number, job, files, predictions)
-        return replace(
-            record,
-            warnings=(*record.warnings, *prepared.warnings),
-            num_alignment_rows=prepared.num_alignment_rows,
-            templates=tuple(prepared.templates),
-            feature_seconds=round(feature_seconds, 3),
-        )
+            outcomes[name] = Outcome(prepared=prepared, timed=timed, plan=plan)
+        record = self._finish(job, files, outcomes)
+        return replace(record, feature_seconds=round(feature_seconds, 3))
 
     def _check_plans(self, job: ChainJob) -> None:
         num_residues, num_ranks = len(job.chain.sequence), self._models.dap.size
@@ -186,40 +184,59 @@ class ChainRunner:
                 raise PlanError(plan.refusal())
 
     def _finish(
-        self,
-        number: int,
-        job: ChainJob,
-        files: ChainFiles,
-        predictions: dict[str, TimedPrediction],
+        self, job: ChainJob, files: ChainFiles, outcomes: Mapping[str, Outcome]
     ) -> ChainRecord:
         """Write the files of a chain on the first rank, and return its record."""
+        predictions = {name: outcome.timed for name, outcome in outcomes.items()}
         ranking = rank_predictions(predictions, by=self._options.rank_by)
+        warnings: list[str] = []
         names: list[dict[str, str]] = [{} for _ in ranking]
-        sizes = None
         if self._is_writer:
-            structures = {
-                name: structure_text(
-                    job.chain.name,
-                    job.chain.sequence,
-                    positions=timed.prediction.positions,
-                    atom_mask=timed.prediction.atom_mask,
-                    plddt=timed.prediction.plddt,
-                )
-                for name, timed in predictions.items()
-            }
-            names = files.finish(ranking, structures)
-            every = {name for kinds in names for name in kinds.values()} | {files.best_structure}
-            sizes = file_sizes(self._folder, every)
-        models = tuple(
-            model_scores(name, predictions[name], rank=rank, files=kinds)
-            for rank, (name, kinds) in enumerate(zip(ranking, names), start=1)
-        )
+            warnings = self._write_files(job, files, outcomes, best=ranking[0])
+            names = files.finish(ranking)
+        prepared = [outcome.prepared for outcome in outcomes.values()]
+        first = self._record(job, "finished")
         return replace(
-            self._record(job, "finished"),
+            first,
+            warnings=_merged(first.warnings, *(x.warnings for x in prepared), warnings),
+            num_alignment_rows=prepared[0].num_alignment_rows,
+            alignment_depth=prepared[0].alignment_depth,
+            templates=_merged(*(x.templates for x in prepared)),
+            input_hash=prepared[0].input_hash,
             structure=files.best_structure,
-            models=models,
-            file_bytes=sizes,
+            models=tuple(
+                model_scores(
+                    name,
+                    predictions[name],
+                    rank=rank,
+                    planned_peak_bytes=outcomes[name].plan.peak_bytes,
+                    files=kinds,
+                )
+                for rank, (name, kinds) in enumerate(zip(ranking, names), start=1)
+            ),
+            file_bytes=files.sizes,
         )
+
+    def _write_files(
+        self, job: ChainJob, files: ChainFiles, outcomes: Mapping[str, Outcome], *, best: str
+    ) -> list[str]:
+        """Write the files of all sets of weights under temporary names, and return warnings."""
+        warnings: list[str] = []
+        for weights in self._models.weights_facts():
+            outcome = outcomes[weights.name]
+            result = chain_result(
+                job.chain,
+                outcome.timed.prediction,
+                weights=weights,
+                seed=self._options.seed,
+                prepared=outcome.prepared,
+            )
+            warnings += write_result(files, result, pae_json=self._options.pae_json)
+            if self._options.pictures and weights.name == best:
+                warnings += write_picture(files, result)
+        warnings = list(_merged(warnings))
+        self._progress.warned(short_name(job.chain.name), warnings)
+        return warnings
 
     def _prepared(self, queue: FeatureQueue, position: int) -> PreparedChain:
         """Return the features of a job in compact form, on every rank of the group."""
@@ -229,21 +246,29 @@ class ChainRunner:
             raise FeatureError(prepared.reason.splitlines()[0])
         return prepared
 
-    def _sink(self, files: ChainFiles, index: int, kind: str, job: ChainJob) -> RowSink | None:
-        """Return where the rows of a matrix go, or None if it is not requested.
+    def _sinks(self, files: ChainFiles, index: int, job: ChainJob) -> RowSinks:
+        """Return where the matrices go that are requested.
 
-        All ranks of the group need a sink, because they send their rows to the first rank.
+        All ranks of the group need sinks, because they send their rows to the first rank.
         """
-        if kind == PAE:
-            is_requested = self._options.save_pae and self._models.has_pae(index)
-        else:
-            is_requested = self._options.save_distogram
-        if not is_requested:
-            return None
-        if not self._is_writer:
-            return _ignore_rows
-        name = self._models.names[index]
-        return files.row_file(name, kind, num_rows=len(job.chain.sequence))
+        options = self._options
+        is_requested = {
+            PAE: options.save_pae and self._models.has_pae(index),
+            DISTOGRAM: options.save_distogram,
+            SINGLE: options.save_embeddings,
+            PAIR: options.save_embeddings,
+        }
+        sinks = {}
+        for kind in (kind for kind, requested in is_requested.items() if requested):
+            sinks[kind] = _ignore_rows
+            if self._is_writer:
+                sinks[kind] = files.row_file(
+                    self._models.names[index],
+                    kind,
+                    num_rows=len(job.chain.sequence),
+                    is_square=kind != SINGLE,
+                )
+        return RowSinks(**sinks)
 
     def _report_passes(self, job: ChainJob, index: int) -> Callable[[int, float | None], None]:
         """Return a function that reports the passes of a chain with one set of weights."""
@@ -292,6 +317,7 @@ class ChainRunner:
             stem=job.stem,
             sequence=job.chain.sequence,
             run_id=self._options.run_id,
+            seed=self._options.seed,
             status=status,
             warnings=tuple(job.chain.warnings),
             plan=self._plans_of(job)[0].as_json(),
@@ -322,6 +348,11 @@ class ChainRunner:
         gc.collect()
         if self._models.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _merged(*texts: Iterable[str]) -> tuple[str, ...]:
+    """Return all texts in their order, each once."""
+    return tuple(dict.fromkeys(text for group in texts for text in group))
 
 
 def _ignore_rows(start: int, rows: np.ndarray) -> None:

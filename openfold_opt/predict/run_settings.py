@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 Value = str | int | float | bool | None
-FREE_SETTINGS = ("dap", "replicas", "device")
+PACKAGE = "openfold-opt"
+FREE_SETTINGS = ("dap", "replicas", "device", "pictures")
 """Settings that another run in the same directory may change."""
 
 
@@ -66,3 +68,11 @@ class RunFacts:
         """Return 16 characters that differ if the identity differs. Every record has them."""
         text = json.dumps(self.identity(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def package_version(name: str) -> str:
+    """Return the version of an installed package."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed (checkout)"

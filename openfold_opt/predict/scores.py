@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from openfold_opt.predict.chain_record import (
-    RECORD_SUFFIX,
-    ChainFailure,
-    ChainRecord,
-    ModelScores,
-)
+from openfold_opt.predict.chain_record import ChainFailure, ChainRecord, ModelScores
+from openfold_opt.predict.file_names import RECORD_SUFFIX
 from openfold_opt.predict.models import TimedPrediction
 
 if TYPE_CHECKING:
@@ -66,7 +62,12 @@ def _count(number: int, noun: str) -> str:
 
 
 def model_scores(
-    name: str, timed: TimedPrediction, *, rank: int, files: dict[str, str]
+    name: str,
+    timed: TimedPrediction,
+    *,
+    rank: int,
+    planned_peak_bytes: int,
+    files: dict[str, str],
 ) -> ModelScores:
     """Return the entry of a set of weights in the record of a chain."""
     prediction = timed.prediction
@@ -80,6 +81,7 @@ def model_scores(
         recycling_changes=tuple(round(float(x), 4) for x in prediction.recycling_changes),
         seconds=round(timed.seconds, 3),
         peak_bytes=timed.peak_bytes,
+        planned_peak_bytes=planned_peak_bytes,
         plddt=tuple(round(float(x), 2) for x in prediction.plddt),
         files=files,
     )
@@ -92,13 +94,14 @@ def describe_failure(failure: UnusableChain) -> str:
     return f"{short_name(failure.name)}: {failure.message}"
 
 
-def unusable_record(failure: UnusableChain, stem: str, *, run_id: str) -> ChainRecord:
+def unusable_record(failure: UnusableChain, stem: str, *, run_id: str, seed: int) -> ChainRecord:
     """Return the record of a chain whose input cannot be used."""
     return ChainRecord(
         name=failure.name,
         stem=stem,
         sequence="",
         run_id=run_id,
+        seed=seed,
         status="failed",
         error=ChainFailure(kind="input", message=failure.message),
     )

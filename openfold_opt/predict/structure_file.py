@@ -1,27 +1,38 @@
-"""Write a predicted structure as mmCIF, with pLDDT in the B factor of every atom.
+"""Write a predicted structure as ModelCIF, with pLDDT in the B factor of every atom.
 
-The file has the sequence (`_entity_poly`, `_entity_poly_seq`), so that readers find residues
-without atoms (unknown residues, X) as well. Columns of mmCIF have no fixed width: a chain may have
-any number of residues and atoms.
+ModelCIF is mmCIF with the categories `ma_*`, which say how a structure was predicted and how
+reliable it is. The file has the whole sequence, so that readers find residues without atoms
+(unknown residues, X) as well. Columns of mmCIF have no fixed width: a chain may have any number of
+residues and atoms. The same prediction always gives the same text; it has no date.
 """
 
 from __future__ import annotations
 
-import gemmi
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import ihm
+import modelcif
+import modelcif.data
+import modelcif.dumper
+import modelcif.model
+import modelcif.protocol
+import modelcif.qa_metric
 import numpy as np
 
+from openfold_opt.predict.chain_structure import ChainStructure
 from openfold_opt.predict.file_names import safe_stem
+from openfold_opt.predict.run_settings import PACKAGE, package_version
 from openfold_opt.protein.residue_constants import atom_order, atom_types, restype_1to3
 
 CHAIN_ID = "A"
-ENTITY_ID = "1"
 UNKNOWN_RESIDUE = "UNK"
-_SOFTWARE = "openfold-opt"
-_ATOM_SITE = (
-    "group_PDB id type_symbol label_atom_id label_alt_id label_comp_id label_asym_id "
-    "label_entity_id label_seq_id pdbx_PDB_ins_code Cartn_x Cartn_y Cartn_z occupancy "
-    "B_iso_or_equiv auth_seq_id auth_comp_id auth_asym_id auth_atom_id pdbx_PDB_model_num"
-).split()
+# Other texts are written between semicolons, which need no escapes.
+_PLAIN_TEXT = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ,.:()/|+=_-]*")
+_RESERVED_WORD = re.compile(r"(data|save|loop|stop|global)_.*", re.IGNORECASE)
+_ALPHABET = ihm.LPeptideAlphabet()
 # The usual order of the atoms of a residue has O before CB; atom37 has it after CB.
 _ATOM_SLOTS = np.array(
     [atom_order[name] for name in ("N", "CA", "C", "O", "CB")]
@@ -29,117 +40,201 @@ _ATOM_SLOTS = np.array(
 )
 
 
-def structure_text(
-    name: str, sequence: str, *, positions: np.ndarray, atom_mask: np.ndarray, plddt: np.ndarray
-) -> str:
-    """Return the content of an mmCIF file.
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """How a structure was predicted; part of its file."""
+
+    weights: str
+    """Name of the weights."""
+    weights_sha256: str
+    seed: int
+    num_recycling_iterations: int
+    num_alignment_rows: int
+    """Rows of the alignment without duplicates, the query included."""
+    templates: tuple[str, ...]
+    """Chains that were used as templates, best first."""
+    ptm: float | None
+    """Predicted TM-score, 0..1; None if the weights do not predict it."""
+    refinement: str | None = None
+    """What changed the predicted coordinates afterwards; None: nothing."""
+
+
+class _GlobalPLDDT(modelcif.qa_metric.Global, modelcif.qa_metric.PLDDT):
+    """Mean of the predicted lDDT-CA over the residues, 0 to 100"""
+
+    name = "pLDDT"
+    software = None
+
+
+class _LocalPLDDT(modelcif.qa_metric.Local, modelcif.qa_metric.PLDDT):
+    """Predicted lDDT-CA of the residue, 0 to 100"""
+
+    name = "pLDDT"
+    software = None
+
+
+class _GlobalPTM(modelcif.qa_metric.Global, modelcif.qa_metric.PTM):
+    """Predicted TM-score, 0 to 1"""
+
+    name = "pTM"
+    software = None
+
+
+class _Alignment(modelcif.data.Data):
+    data_content_type = "coevolution MSA"
+
+
+class _Model(modelcif.model.AbInitioModel):
+    """Model whose atoms are made when they are written."""
+
+    def __init__(self, assembly: modelcif.Assembly, structure: ChainStructure) -> None:
+        super().__init__(assembly, name="predicted structure")
+        self._structure, self._unit = structure, assembly[0]
+
+    def get_atoms(self) -> Iterator[modelcif.model.Atom]:
+        for residue, slot in atom_places(self._structure):
+            x, y, z = self._structure.positions[residue, slot].tolist()
+            name = atom_types[slot]
+            yield modelcif.model.Atom(
+                asym_unit=self._unit,
+                seq_id=residue + 1,
+                atom_id=name,
+                type_symbol=name[0],
+                x=f"{x:.3f}",
+                y=f"{y:.3f}",
+                z=f"{z:.3f}",
+                biso=f"{self._structure.plddt[residue]:.2f}",
+                occupancy="1.00",
+            )
+
+
+def atom_places(structure: ChainStructure) -> Iterator[tuple[int, int]]:
+    """Yield index of the residue and slot of atom37 of each atom, in the usual order of files."""
+    residues, columns = np.nonzero(structure.atom_mask[:, _ATOM_SLOTS])
+    return zip(residues.tolist(), _ATOM_SLOTS[columns].tolist())
+
+
+def residue_names(structure: ChainStructure) -> list[str]:
+    """Return the three-letter code of each residue; UNK for a letter that is no amino acid."""
+    return [restype_1to3.get(letter, UNKNOWN_RESIDUE) for letter in structure.sequence]
+
+
+def structure_text(structure: ChainStructure, facts: ModelFacts) -> str:
+    """Return the content of a ModelCIF file.
+
+    Coordinates have three decimals. The B factor of an atom is the pLDDT of its residue, with two
+    decimals.
 
     Args:
-        name: name of the chain, which becomes the title.
-        sequence: one-letter codes; a letter that is no standard residue is written as UNK.
-        positions: [N_res, 37, 3], angstrom; written with three decimals.
-        atom_mask: bool [N_res, 37]; only these atoms are written.
-        plddt: [N_res], 0..100; written as the B factor of every atom, with two decimals.
-
-    Raises:
-        ValueError: an array has another number of residues than the sequence.
+        structure: with pLDDT. Its name becomes the title.
+        facts: how the structure was predicted.
     """
-    num_residues = len(sequence)
-    shapes = (positions.shape, atom_mask.shape, plddt.shape)
-    if shapes != ((num_residues, 37, 3), (num_residues, 37), (num_residues,)):
-        raise ValueError(
-            f"{name}: positions, atom mask and pLDDT have the shapes {shapes}; expected those of "
-            f"{num_residues} residues in atom37"
+    system = modelcif.System(
+        title=_text(f"Predicted structure of {structure.name}"), id=safe_stem(structure.name)
+    )
+    entity = modelcif.Entity(
+        [_component(name) for name in residue_names(structure)], description=_text(structure.name)
+    )
+    unit = modelcif.AsymUnit(entity, id=CHAIN_ID)
+    model = _Model(modelcif.Assembly([unit], name="chain"), structure)
+    software = _software(facts)
+    model.qa_metrics.extend(_metrics(unit, structure, facts))
+    for metric in model.qa_metrics:
+        metric.software = software
+    for index in np.flatnonzero(~structure.atom_mask.any(1)).tolist():
+        model.not_modeled_residue_ranges.append(
+            modelcif.model.NotModeledResidueRange(unit, index + 1, index + 1)
         )
-    residues = [restype_1to3.get(letter, UNKNOWN_RESIDUE) for letter in sequence]
-    document = gemmi.cif.Document()
-    # mmCIF is ASCII text, and the name of a block has no spaces.
-    block = document.add_new_block(safe_stem(name))
-    description = gemmi.cif.quote(name.encode("ascii", "backslashreplace").decode())
-    _add_header(block, description)
-    _add_sequence(block, sequence, residues, description=description)
-    _add_atoms(block, residues, positions=positions, atom_mask=atom_mask, plddt=plddt)
-    return document.as_string()
+    system.model_groups.append(modelcif.model.ModelGroup([model], name="prediction"))
+    system.protocols.append(_protocol(entity, model, software, facts))
+    text = io.StringIO()
+    modelcif.dumper.write(text, [system])
+    return text.getvalue()
 
 
-def _add_header(block: gemmi.cif.Block, description: str) -> None:
-    entry_id = gemmi.cif.quote(block.name)
-    block.set_pair("_entry.id", entry_id)
-    block.set_pair("_struct.entry_id", entry_id)
-    block.set_pair("_struct.title", description)
-    block.set_pair("_exptl.entry_id", entry_id)
-    block.set_pair("_exptl.method", gemmi.cif.quote("THEORETICAL MODEL"))
-    software = block.init_loop("_software.", ["pdbx_ordinal", "name", "classification"])
-    software.add_row(["1", _SOFTWARE, gemmi.cif.quote("structure prediction")])
+def _component(name: str) -> ihm.ChemComp:
+    """Return the chemical component of a three-letter code."""
+    return _ALPHABET[_LETTERS.get(name, name)]
 
 
-def _add_sequence(
-    block: gemmi.cif.Block, sequence: str, residues: list[str], *, description: str
-) -> None:
-    """Add entity, chain, residue types and sequence."""
-    block.init_loop("_entity.", ["id", "type", "pdbx_description"]).add_row(
-        [ENTITY_ID, "polymer", description]
+_LETTERS = {name: letter for letter, name in restype_1to3.items()}
+
+
+def _metrics(
+    unit: modelcif.AsymUnit, structure: ChainStructure, facts: ModelFacts
+) -> Iterator[modelcif.qa_metric.MetricMode]:
+    yield _GlobalPLDDT(f"{structure.plddt.mean():.2f}")
+    if facts.ptm is not None:
+        yield _GlobalPTM(f"{facts.ptm:.4f}")
+    for number, value in enumerate(structure.plddt.tolist(), start=1):
+        yield _LocalPLDDT(unit.residue(number), f"{value:.2f}")
+
+
+def _software(facts: ModelFacts) -> modelcif.SoftwareGroup:
+    """Return this program with the parameters that change its result."""
+    program = modelcif.Software(
+        name=PACKAGE,
+        classification="model building",
+        description="Structure prediction with AlphaFold2 weights",
+        location=None,
+        version=package_version(PACKAGE),
     )
-    letters = "".join(
-        letter if residue != UNKNOWN_RESIDUE else "X" for letter, residue in zip(sequence, residues)
-    )
-    lines = "\n".join(letters[start : start + 80] for start in range(0, len(letters), 80))
-    polymer = "entity_id type nstd_linkage nstd_monomer pdbx_strand_id".split()
-    block.init_loop(
-        "_entity_poly.", [*polymer, "pdbx_seq_one_letter_code", "pdbx_seq_one_letter_code_can"]
-    ).add_row(
-        [ENTITY_ID, "polypeptide(L)", "no", "no", CHAIN_ID, f"\n;{lines}\n;", f"\n;{lines}\n;"]
-    )
-    block.init_loop("_struct_asym.", ["id", "entity_id"]).add_row([CHAIN_ID, ENTITY_ID])
-    components = block.init_loop("_chem_comp.", ["id", "type"])
-    for residue in sorted(set(residues)):
-        kind = "peptide linking" if residue == "GLY" else "L-peptide linking"
-        components.add_row([residue, gemmi.cif.quote(kind)])
-    numbers = [str(number) for number in range(1, len(residues) + 1)]
-    loop = block.init_loop("_entity_poly_seq.", ["entity_id", "num", "mon_id", "hetero"])
-    columns = [[ENTITY_ID] * len(residues), numbers, residues, ["n"] * len(residues)]
-    loop.set_all_values(columns)
-
-
-def _add_atoms(
-    block: gemmi.cif.Block,
-    residues: list[str],
-    *,
-    positions: np.ndarray,
-    atom_mask: np.ndarray,
-    plddt: np.ndarray,
-) -> None:
-    """Add `_atom_site`, one row for each atom of the mask."""
-    exists = np.asarray(atom_mask, bool)[:, _ATOM_SLOTS]
-    index, column = np.nonzero(exists)
-    slots = _ATOM_SLOTS[column]
-    num_atoms = len(index)
-    names = [atom_types[slot] for slot in slots]
-    comp_ids = [residues[i] for i in index]
-    numbers = [str(i + 1) for i in index]
-    coordinates = np.asarray(positions, np.float64)[index, slots]
-    x, y, z = ([f"{value:.3f}" for value in coordinates[:, axis]] for axis in range(3))
     values = {
-        "group_PDB": ["ATOM"] * num_atoms,
-        "id": [str(serial) for serial in range(1, num_atoms + 1)],
-        "type_symbol": [name[0] for name in names],
-        "label_atom_id": names,
-        "label_alt_id": ["."] * num_atoms,
-        "label_comp_id": comp_ids,
-        "label_asym_id": [CHAIN_ID] * num_atoms,
-        "label_entity_id": [ENTITY_ID] * num_atoms,
-        "label_seq_id": numbers,
-        "pdbx_PDB_ins_code": ["?"] * num_atoms,
-        "Cartn_x": x,
-        "Cartn_y": y,
-        "Cartn_z": z,
-        "occupancy": ["1.00"] * num_atoms,
-        "B_iso_or_equiv": [f"{value:.2f}" for value in np.asarray(plddt, np.float64)[index]],
-        "auth_seq_id": numbers,
-        "auth_comp_id": comp_ids,
-        "auth_asym_id": [CHAIN_ID] * num_atoms,
-        "auth_atom_id": names,
-        "pdbx_PDB_model_num": ["1"] * num_atoms,
+        "weights": _text(facts.weights),
+        "weights_sha256": facts.weights_sha256,
+        "seed": facts.seed,
+        "num_recycling_iterations": facts.num_recycling_iterations,
     }
-    loop = block.init_loop("_atom_site.", _ATOM_SITE)
-    loop.set_all_values([values[name] for name in _ATOM_SITE])
+    parameters = [modelcif.SoftwareParameter(name, value) for name, value in values.items()]
+    return modelcif.SoftwareGroup([modelcif.SoftwareWithParameters(program, parameters)])
+
+
+def _protocol(
+    entity: modelcif.Entity,
+    model: modelcif.model.Model,
+    software: modelcif.SoftwareGroup,
+    facts: ModelFacts,
+) -> modelcif.protocol.Protocol:
+    """Return the steps of the prediction.
+
+    The templates are named in the details of a step. The categories of templates need their
+    sequences and alignments, which are not kept.
+    """
+    alignment = _Alignment("multiple sequence alignment")
+    templates = f"Templates: {', '.join(facts.templates)}" if facts.templates else "No templates"
+    protocol = modelcif.protocol.Protocol()
+    protocol.steps += [
+        modelcif.protocol.CoevolutionMSAStep(
+            entity,
+            alignment,
+            name="alignment",
+            details=f"Given alignment; rows without duplicates: {facts.num_alignment_rows}",
+        ),
+        modelcif.protocol.TemplateSelectionStep(
+            entity, None, name="templates", details=_text(templates)
+        ),
+        modelcif.protocol.ModelingStep(
+            modelcif.data.DataGroup([entity, alignment]),
+            model,
+            name="prediction",
+            details=_text(f"AlphaFold2 network with the weights {facts.weights}"),
+            software=software,
+        ),
+    ]
+    if facts.refinement is not None:
+        step = modelcif.protocol.ModelRefinementStep(
+            model, model, name="refinement", details=_text(facts.refinement)
+        )
+        protocol.steps.append(step)
+    return protocol
+
+
+def _text(value: str) -> str:
+    """Return a text so that the writer of modelcif keeps it.
+
+    mmCIF is ASCII text, so other characters become escapes. The writer quotes in the way of Python,
+    which readers of mmCIF do not reverse; it writes a text with a line break between semicolons.
+    """
+    value = value.encode("ascii", "backslashreplace").decode()
+    is_plain = _PLAIN_TEXT.fullmatch(value) and not _RESERVED_WORD.fullmatch(value)
+    return value if is_plain else f"{value}\n"

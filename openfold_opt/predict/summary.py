@@ -1,14 +1,13 @@
 """summary.json: settings, weights and the scores of all chains of an output directory.
 
 The file has the schema version, the settings of the run with their origins, the weights with their
-SHA-256, versions, device, and one entry per chain. It is written from the records of the chains
-(chain_record.py), atomically after every chain, so it can be lost without losing a result.
-docs/predict.md describes the fields.
+SHA-256, versions, device, the ranking of the chains, and one entry per chain. It is written from
+the records of the chains (chain_record.py), atomically after every chain, so it can be lost without
+losing a result. docs/predict.md describes the fields.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import platform
 import time
@@ -19,11 +18,13 @@ from pathlib import Path
 import torch
 
 from openfold_opt.predict.chain_record import ChainRecord, read_record
-from openfold_opt.predict.run_settings import RunFacts, Value
+from openfold_opt.predict.run_settings import PACKAGE, RunFacts, Value, package_version
 from openfold_opt.protein.shard_format import write_atomically
 
 SUMMARY_FILE = "summary.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+PACKAGES = (PACKAGE, "numpy", "modelcif", "gemmi")
+"""Packages whose versions are stored, besides torch."""
 
 
 class SummaryWriter:
@@ -70,6 +71,7 @@ class SummaryWriter:
             "weights": [asdict(weights) for weights in self._facts.weights],
             "device": self._facts.device,
             "versions": versions(),
+            "ranking": _ranking(records),
             "num_finished": statuses.count("finished"),
             "num_failed": statuses.count("failed"),
             "pending": pending,
@@ -86,6 +88,20 @@ class SummaryWriter:
         if record is not None and record.status == "finished":
             self._finished[stem] = record
         return record
+
+
+def _ranking(records: Sequence[ChainRecord]) -> list[dict[str, object]]:
+    """Return the finished chains by the mean pLDDT of their best structure, highest first."""
+    finished = [record for record in records if record.status == "finished"]
+    finished.sort(key=lambda record: record.models[0].mean_plddt, reverse=True)
+    return [
+        {
+            "name": record.name,
+            "mean_plddt": record.models[0].mean_plddt,
+            "weights": [model.weights for model in record.models],
+        }
+        for record in finished
+    ]
 
 
 def _earlier_chains(folder: Path, facts: RunFacts, stems: set[str]) -> list[tuple[str, str]]:
@@ -144,14 +160,10 @@ def describe_differences(
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python, torch, CUDA and this package."""
-    try:
-        package = importlib.metadata.version("openfold-opt")
-    except importlib.metadata.PackageNotFoundError:
-        package = "not installed (checkout)"
+    """Return the versions of Python, CUDA and packages."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda or "none",
-        "openfold-opt": package,
+        **{name: package_version(name) for name in PACKAGES},
     }

@@ -90,7 +90,7 @@ def test_written_structure_and_scores(run, tmp_path):
     expected = fake_prediction(sequence(0), "w_ptm")
     atoms = [atom for r in gemmi.read_structure(str(out / "a_b.cif"))[0]["A"] for atom in r]
     assert len(atoms) == expected.atom_mask.sum()
-    pae = np.load(out / "a_b_pae.npy")
+    pae = np.load(out / "a_b_pae.npz")["pae"]
     assert pae.shape == (20, 20) and pae.dtype == np.float16 and (pae == 12.25).all()
     record = json.loads((out / "a_b.json").read_text())
     assert len((out / "a_b.json").read_text().splitlines()) < 80
@@ -102,11 +102,21 @@ def test_written_structure_and_scores(run, tmp_path):
     assert model["mean_plddt"] == pytest.approx(expected.plddt.mean(), abs=1e-4)
     assert model["ptm"] == pytest.approx(expected.ptm, abs=1e-4)
     assert record["file_bytes"] == {
-        name: (out / name).stat().st_size for name in ("a_b.cif", "a_b_pae.npy")
+        path.name: path.stat().st_size for path in out.glob("a_b*") if path.name != "a_b.json"
     }
+    assert (
+        set(record["file_bytes"])
+        == set(model["files"].values())
+        == {
+            f"a_b{suffix}"
+            for suffix in (".cif", ".pdb", "_confidence.json", "_pae.npz")
+            + ("_predicted_aligned_error.json",)
+        }
+    )
     summary = summary_of(out)
-    assert summary["schema_version"] == 1 and summary["settings"]["seed"]["origin"] == "default"
-    assert set(summary["versions"]) == {"python", "torch", "cuda", "openfold-opt"}
+    assert summary["schema_version"] == 2 and summary["settings"]["seed"]["origin"] == "default"
+    names = ("python", "torch", "cuda", "openfold-opt", "numpy", "modelcif", "gemmi")
+    assert tuple(summary["versions"]) == names
     assert len(summary["weights"][0]["sha256"]) == 64
 
 
@@ -129,12 +139,12 @@ def test_weights_without_a_tm_head_are_named_once(run, tmp_path):
     _, text, _ = run({"a": sequence(0), "b": sequence(1)}, weights=["w"])
     assert text.count("no PAE and no pTM") == 1
     assert summary_of(tmp_path / "out")["chains"][0]["models"][0]["ptm"] is None
-    assert not list((tmp_path / "out").glob("*.npy"))
+    assert not list((tmp_path / "out").glob("*.np?"))
 
 
 def test_matrices_are_written_on_request(run, tmp_path):
     run({"a": sequence(0)}, "--no-save-pae", "--save-distogram")
-    assert [path.name for path in (tmp_path / "out").glob("*.npy")] == ["a_distogram.npy"]
+    assert [path.name for path in (tmp_path / "out").glob("*.np?")] == ["a_distogram.npy"]
 
 
 def test_a_directory_of_another_run_is_refused(run, tmp_path):
@@ -206,9 +216,9 @@ def test_the_default_date_of_the_templates_is_that_of_the_first_run(run, tmp_pat
 
 def test_a_missing_file_makes_a_chain_unfinished(run, tmp_path):
     run({"a": sequence(0), "b": sequence(1)})
-    (tmp_path / "out" / "b_pae.npy").unlink()
+    (tmp_path / "out" / "b_pae.npz").unlink()
     _, text, _ = run({"a": sequence(0), "b": sequence(1)})
-    assert "[1/1] b:" in text and (tmp_path / "out" / "b_pae.npy").exists()
+    assert "[1/1] b:" in text and (tmp_path / "out" / "b_pae.npz").exists()
 
 
 def test_a_directory_in_use_is_refused(run, tmp_path):
@@ -228,7 +238,7 @@ def test_a_directory_in_use_is_refused(run, tmp_path):
     try:
         assert holder.stdout.readline() == "locked\n"
         code, _, error = run({"a": sequence(0)})
-        assert code == 2 and f"in use by another prediction (process {holder.pid}" in error
+        assert code == 2 and f"in use by a live run (process {holder.pid}" in error
     finally:
         holder.communicate("")
     assert run({"a": sequence(0)})[0] == 0
@@ -299,7 +309,7 @@ def test_warnings_about_features_are_printed(run):
 def test_only_own_temporary_files_are_removed(run, tmp_path):
     out = tmp_path / "out"
     (out / "c.cif.tmp").mkdir(parents=True)
-    for name in ("a.cif.tmp", "b.w_pae.npy.tmp", "notes.tmp"):
+    for name in ("a.json.tmp", "b.0.pae_rows.tmp", "b.best.structure.tmp", "notes.tmp"):
         (out / name).write_text("text")
     assert run({"a": sequence(0)})[0] == 0
     assert sorted(path.name for path in out.glob("*.tmp")) == ["c.cif.tmp", "notes.tmp"]
@@ -326,7 +336,7 @@ def test_an_output_directory_that_vanishes_is_one_line(run, tmp_path, monkeypatc
         shutil.rmtree(tmp_path / "out")
         return "data_a"
 
-    monkeypatch.setattr("openfold_opt.predict.run_chains.structure_text", structure_text)
+    monkeypatch.setattr("openfold_opt.predict.chain_results.structure_text", structure_text)
     code, _, error = run({"a": sequence(0)})
     assert code == 1 and "No such file or directory" in error and "finished chains stay" in error
 

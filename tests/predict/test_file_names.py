@@ -6,6 +6,8 @@ import pytest
 
 from openfold_opt.predict.file_names import (
     MAX_STEM_CHARACTERS,
+    RECORD_SUFFIX,
+    SUFFIXES,
     chain_stems,
     ranked_stem,
     safe_stem,
@@ -23,6 +25,7 @@ from openfold_opt.predict.file_names import (
         ("-rf", "rf"),
         ("///", "chain"),
         ("Größe", "Gr_e"),
+        (".hidden chain", "hidden_chain"),
         ("x" * 500, "x" * MAX_STEM_CHARACTERS),
     ],
 )
@@ -36,8 +39,29 @@ def test_chains_never_share_a_stem():
     assert len({stem.lower() for stem in stems}) == 4
 
 
+@pytest.mark.parametrize("suffix", ["_confidence", "_predicted_aligned_error", "_relaxed"])
+def test_the_record_of_a_chain_is_no_file_of_another_chain(suffix):
+    assert chain_stems(["x", f"x{suffix}"], ["w"]) == ("x", f"x{suffix}_2")
+    assert chain_stems([f"X{suffix}", "x"], ["w"]) == (f"X{suffix}", "x_2")
+
+
+def test_no_two_chains_share_a_file_of_any_kind():
+    ends = ["", *(suffix.partition(".")[0] for suffix in SUFFIXES.values())]
+    names = [f"x{end}{other}" for end in ends for other in ends]
+    for weights in (["w"], ["v", "w"]):
+        stems = chain_stems(names, weights)
+        ranked = [ranked_stem("", rank, name) for rank in (1, 2) for name in weights]
+        files = [
+            {f"{stem}{end}{suffix}" for end in ("", *ranked) for suffix in SUFFIXES.values()}
+            | {stem + RECORD_SUFFIX}
+            for stem in stems
+        ]
+        assert len(set().union(*files)) == sum(map(len, files))
+
+
 def test_files_of_the_run_and_ranked_files_are_not_overwritten():
-    assert chain_stems(["summary"], ["w"]) == ("summary_2",)
+    for name in ("summary", "Scores", "report", "run"):
+        assert chain_stems([name], ["w"]) == (f"{name}_2",)
     ranked = ranked_stem("a", 1, "v")
     assert chain_stems(["a", ranked], ["v", "w"]) == ("a", f"{ranked}_2")
     assert chain_stems(["a", ranked], ["v"]) == ("a", ranked)

@@ -10,7 +10,7 @@ from benchmark.parity.golden_directory import load_golden_directory
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.published_weights import build_model, read_weights, write_weights
 from openfold_opt.parallel.axis import AxisGroup
-from openfold_opt.predict.forward import pad_residues, predict_chain, run_passes
+from openfold_opt.predict.forward import RowSinks, pad_residues, predict_chain, run_passes
 from openfold_opt.predict.memory_plan import plan_memory
 from tests.support.prediction import (
     evaluation_outputs,
@@ -105,8 +105,7 @@ def test_equals_the_evaluation(rows, num_templates):
         batch,
         prediction_plan(rows=rows),
         num_recycling_iterations=2,
-        pae_rows=fill(pae),
-        distogram_rows=fill(distogram),
+        sinks=RowSinks(pae=fill(pae), distogram=fill(distogram)),
     )
     values = {
         "final_atom_positions": found.positions,
@@ -123,6 +122,25 @@ def test_equals_the_evaluation(rows, num_templates):
         error = relative_error(torch.as_tensor(value).float(), reference)
         assert error < TOLERANCE, (name, error)
     assert len(found.recycling_changes) == found.num_recycling_iterations == 2
+
+
+@pytest.mark.parametrize("multiple_of", [1, 13])
+def test_embeddings_are_those_of_the_last_pass(multiple_of):
+    model, batch, plan = random_model(), random_chain(9), prediction_plan(rows=2)
+    trunk = run_passes(model, batch, plan, num_recycling_iterations=1).trunk
+    pair = np.full(tuple(trunk.z.shape[1:]), np.nan, np.float32)
+    single = []
+
+    def fill(start, values):
+        pair[start : start + len(values)] = values
+
+    sinks = RowSinks(pair=fill, single=lambda start, values: single.append((start, values)))
+    padded = pad_residues(batch, multiple_of=multiple_of)
+    predict_chain(model, padded, plan, num_recycling_iterations=1, sinks=sinks)
+    np.testing.assert_allclose(pair, trunk.z[0], atol=1e-4)
+    ((start, values),) = single
+    assert start == 0 and values.dtype == np.float32
+    np.testing.assert_allclose(values, trunk.s[0], atol=1e-4)
 
 
 def test_padding_changes_no_result():
@@ -168,5 +186,9 @@ def test_aligned_errors_need_a_head():
     assert predict_chain(model, batch, plan, num_recycling_iterations=0).ptm is None
     with pytest.raises(ValueError, match="has no TM-score head"):
         predict_chain(
-            model, batch, plan, num_recycling_iterations=0, pae_rows=lambda start, rows: None
+            model,
+            batch,
+            plan,
+            num_recycling_iterations=0,
+            sinks=RowSinks(pae=lambda start, rows: None),
         )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from openfold_opt.parallel.context import ParallelContext
-from openfold_opt.predict.forward import predict_chain
+from openfold_opt.predict.forward import RowSinks, predict_chain
 from tests.support.gloo_ranks import run_on_ranks
 from tests.support.prediction import prediction_plan, random_chain, random_model
 
@@ -15,6 +15,9 @@ def predict(dap, rows, channel_groups, kernels):
     """Predict a chain with templates and aligned errors: values by name."""
     pae = np.full((NUM_RES, NUM_RES), np.nan, np.float32)
     distogram = np.full((NUM_RES, NUM_RES, 64), np.nan, np.float32)
+    model = random_model()
+    pair = np.full((NUM_RES, NUM_RES, model.config.c_z), np.nan, np.float32)
+    single = np.full((NUM_RES, model.config.c_s), np.nan, np.float32)
 
     def fill(array):
         def write(start, values):
@@ -23,12 +26,13 @@ def predict(dap, rows, channel_groups, kernels):
         return write
 
     found = predict_chain(
-        random_model(),
+        model,
         random_chain(NUM_RES),
         prediction_plan(rows=rows, dap=dap, channel_groups=channel_groups, kernels=kernels),
         num_recycling_iterations=1,
-        pae_rows=fill(pae),
-        distogram_rows=fill(distogram),
+        sinks=RowSinks(
+            pae=fill(pae), distogram=fill(distogram), single=fill(single), pair=fill(pair)
+        ),
     )
     return {
         "positions": found.positions,
@@ -37,6 +41,8 @@ def predict(dap, rows, channel_groups, kernels):
         "changes": found.recycling_changes,
         "pae": pae,
         "distogram": distogram,
+        "single": single,
+        "pair": pair,
     }
 
 
@@ -60,7 +66,7 @@ def test_equals_one_rank(num_ranks, rows, channel_groups, kernels):
     )
     for rank, found in enumerate(ranks):
         for name, value in expected.items():
-            if rank > 0 and name in ("pae", "distogram"):
+            if rank > 0 and name in ("pae", "distogram", "single", "pair"):
                 assert np.isnan(found[name]).all()
                 continue
             error = np.linalg.norm(np.subtract(found[name], value)) / np.linalg.norm(value)

@@ -59,6 +59,16 @@ def test_single_sequence(tmp_path):
     assert batch.msa_row_mask.sum() == 2, "the query, in two passes"
 
 
+def test_alignment_depth_counts_rows_without_a_gap(tmp_path):
+    rows = [QUERY, "-" * 30 + "GG", "A" * 31 + "-", "A" * 31 + "-"]  # The last one is a duplicate.
+    (chain,), _ = read(tmp_path, a3m(*rows))
+    prepared = prepare_chain(chain, settings())
+    assert prepared.num_alignment_rows == 3
+    assert prepared.alignment_depth == (*(2,) * 30, 3, 2)
+    (alone,), _ = read_chains([tmp_path / "x.fasta"], single_sequence=True)
+    assert prepare_chain(alone, settings()).alignment_depth == (1,) * 32
+
+
 def test_an_empty_alignment_file_counts_as_absent(tmp_path):
     assert "no alignment found" in only_failure(read(tmp_path, "")).message
     folder = tmp_path / "alignments" / "q"

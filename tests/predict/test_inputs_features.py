@@ -12,6 +12,7 @@ import torch
 from openfold_opt.loader.random_streams import evaluation_seed, prediction_seed
 from openfold_opt.predict.inputs import chain_features, prepare_chain, read_chains
 from openfold_opt.protein.features import FEATURES
+from openfold_opt.protein.hhblits_alphabet import GAP_TOKEN
 from tests.support.prediction_inputs import (
     LABELS,
     evaluation_features,
@@ -135,6 +136,10 @@ def test_prepared_chain_says_what_was_used(synthetic):
     assert prepared.templates == (synthetic.chain_ids()[0],) and prepared.warnings == ()
     num_rows = synthetic.reader().alignment(name).num_sequences
     assert prepared.num_alignment_rows == num_rows > 8
+    (stored,), _ = read_chains(data_dir=synthetic.shards, chain_names=[name])
+    depth = (synthetic.reader().alignment(name).msa != GAP_TOKEN).sum(axis=0)
+    assert prepared.alignment_depth == tuple(depth)
+    assert prepare_chain(stored, settings()).alignment_depth == tuple(depth)
     assert chain.num_residues == len(chain.sequence) == prepared.features().aatype.shape[1]
 
 

@@ -15,6 +15,7 @@ from openfold_opt.predict.forward import run_passes
 from openfold_opt.predict.forward_trace import ForwardTrace, TracedPlan
 from openfold_opt.predict.memory_plan import describe_plan, plan_memory
 from openfold_opt.predict.schedule.plan import STEPS, PredictionPlan
+from openfold_opt.predict.schedule.structure import send_distogram, send_pairs
 from openfold_opt.predict.traced_prediction import (
     ChainSizes,
     Division,
@@ -115,6 +116,23 @@ def test_outline_has_the_peak_of_all_blocks():
         assert outline.largest == full.largest
         for key, step in full.steps.items():
             assert outline.steps[key].peak_bytes == pytest.approx(step.peak_bytes, rel=0.05), key
+
+
+@pytest.mark.parametrize("dap_size", [1, 4])
+def test_embeddings_do_not_change_the_peak(monkeypatch, dap_size):
+    plan = planned(512, dtype="bf16", device="h100", dap_size=dap_size)
+    model = traced_model(FULL, "bf16")
+    kernels = meta_kernels(KernelConfig.all("triton"), model)
+    sent = []
+
+    def send_both(model, z, plan, sink):
+        send_pairs(z, plan, lambda start, rows: sent.append(rows.shape))
+        send_distogram(model, z, plan, sink)
+
+    peaks = [trace_prediction(model, plan.sizes, kernels, plan.division).largest]
+    monkeypatch.setattr("openfold_opt.predict.traced_prediction.send_distogram", send_both)
+    peaks.append(trace_prediction(model, plan.sizes, kernels, plan.division).largest)
+    assert sent and peaks[0] == peaks[1]
 
 
 def test_outline_counts_the_work_of_all_blocks():

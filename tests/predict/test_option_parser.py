@@ -21,7 +21,7 @@ def test_help_is_complete():
         "--single-sequence --data-dir --chains --weights --checkpoint --model-config "
         "--max-msa-clusters --max-extra-msa --device --dtype --dap --replicas --recycling "
         "--recycling-tolerance --seed --plan-only --length --out --overwrite --rank "
-        "--save-distogram --save-pae"
+        "--save-distogram --save-pae --pae-json --save-embeddings"
     ).split():
         assert option in text, option
     for words in ("one chain faster", "a longer chain", "more chains", "exit codes: 0"):
@@ -48,6 +48,8 @@ def test_settings_have_origins():
     assert str(settings["rank"]) == "plddt (default)"
     assert str(settings["save_pae"]) == "no (option)"
     assert str(settings["recycling_tolerance"]) == "none (default)"
+    assert str(settings["pae_json"]) == "auto (default)"
+    assert parse("a.fasta --weights w --out d --no-pae-json").value("pae_json") is False
     assert str(settings["exclude_templates"]) == "1abc_A (option)"
     assert str(settings["max_template_date"]) == f"{today} (default)"
     assert str(settings["use_templates"]) == "no (default)"
@@ -73,6 +75,7 @@ def test_settings_have_origins():
         ("a.fasta --weights w --out d --max-template-date 20200101", "expected YYYY-MM-DD"),
         ("a.fasta --weights w --out d --recycling-tolerance inf", "out of range"),
         ("a.fasta --weights w --out d --exclude-templates 1abc,2xyz!", "2xyz! is no PDB entry"),
+        ("a.fasta --weights w --out d --pae-json --no-save-pae", "remove one of them"),
         ("--plan-only --length 0", "expected at least 1"),
         ("--plan-only --device h200", "add --length N, INPUT or --data-dir"),
     ],

@@ -1,92 +1,92 @@
-"""Files of one chain: rows in order, temporary names, full disks."""
+"""Files of one chain: names by rank, copies of the best, temporary names."""
 
 import os
 
 import numpy as np
 import pytest
 
-from openfold_opt.predict.output_files import (
+from openfold_opt.predict.file_names import (
+    CONFIDENCE,
     DISTOGRAM,
     PAE,
-    ChainFiles,
-    RowFile,
-    is_full_disk,
+    PICTURE,
+    STRUCTURE,
 )
+from openfold_opt.predict.output_files import ChainFiles, is_full_disk, temporary_patterns
 
 
-def write_rows(file: RowFile, matrix: np.ndarray, *, block: int) -> None:
-    # The ranks of a group send their rows in any order.
-    for start in sorted(range(0, len(matrix), block), key=lambda start: (start // block) % 2):
-        file(start, matrix[start : start + block])
+def chain_files(folder, *weights: str) -> ChainFiles:
+    """Return files of a chain `a` with structure, PAE and distogram from each set of weights."""
+    files = ChainFiles(folder, "a", weights)
+    for value, name in enumerate(weights):
+        for kind in (PAE, DISTOGRAM):
+            files.row_file(name, kind, num_rows=2)(0, np.full((2, 2), value))
+        assert files.close_rows(name) == []
+        files.write(name, STRUCTURE, ["data_", name, "\n"])
+    return files
 
 
-@pytest.mark.parametrize("block", [1, 3, 7])
-@pytest.mark.parametrize("bins", [(), (5,)])
-def test_rows_become_a_float16_matrix(tmp_path, block, bins):
-    matrix = np.random.default_rng(0).uniform(0, 30, (7, 7, *bins)).astype(np.float32)
-    file = RowFile(tmp_path / "x.npy", num_rows=7)
-    write_rows(file, matrix, block=block)
-    file.close()
-    read = np.load(tmp_path / "x.npy", mmap_mode="r")
-    assert read.dtype == np.float16
-    np.testing.assert_array_equal(read, matrix.astype(np.float16))
-
-
-def test_repeated_and_missing_rows_are_errors(tmp_path):
-    file = RowFile(tmp_path / "x.npy", num_rows=4)
-    with pytest.raises(ValueError, match=r"received 0 of 4 rows"):
-        file.close()
-    file(2, np.zeros((2, 4)))
-    for start, shape in ((1, (2, 4)), (3, (2, 4)), (0, (2, 5)), (-1, (1, 4))):
-        with pytest.raises(ValueError, match="expected each row of a matrix of 4 x 4 once"):
-            file(start, np.zeros(shape))
-    with pytest.raises(ValueError, match=r"received 2 of 4 rows"):
-        file.close()
-    file.discard()
-    assert not list(tmp_path.iterdir())
+def names_in(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_one_set_of_weights(tmp_path):
-    files = ChainFiles(tmp_path, "a", ["w"])
-    files.row_file("w", PAE, num_rows=2)(0, np.ones((2, 2)))
-    names = files.finish(["w"], {"w": "data_a\n"})
-    assert names == [{"structure": "a.cif", "pae": "a_pae.npy"}]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.cif", "a_pae.npy"]
-    assert files.best_structure == "a.cif"
+    files = chain_files(tmp_path, "w")
+    names = files.finish(["w"])
+    assert names == [
+        {"structure": "a.cif", "pae": "a_pae.npz", "distogram": "a_distogram.npy"},
+    ]
+    assert names_in(tmp_path) == ["a.cif", "a_distogram.npy", "a_pae.npz"]
+    assert (tmp_path / "a.cif").read_text() == "data_w\n" and files.best_structure == "a.cif"
+    assert files.sizes == {path.name: path.stat().st_size for path in tmp_path.iterdir()}
 
 
 def test_several_sets_of_weights_are_ranked(tmp_path):
-    files = ChainFiles(tmp_path, "a", ["v", "w"])
-    for value, weights in enumerate(("v", "w")):
-        for kind in (PAE, DISTOGRAM):
-            files.row_file(weights, kind, num_rows=2)(0, np.full((2, 2), value))
-    names = files.finish(["w", "v"], {"v": "data_v\n", "w": "data_w\n"})
+    files = chain_files(tmp_path, "v", "w")
+    for name in ("v", "w"):
+        files.path(name, PICTURE).write_bytes(name.encode())
+        files.write(name, CONFIDENCE, ["{}"])
+    names = files.finish(["w", "v"])
     assert (tmp_path / "a.cif").read_text() == "data_w\n"
+    assert (tmp_path / "a.png").read_bytes() == b"w"
     assert [kinds["structure"] for kinds in names] == ["a_rank_1_w.cif", "a_rank_2_v.cif"]
     assert (tmp_path / "a_rank_2_v.cif").read_text() == "data_v\n"
-    assert np.load(tmp_path / "a_rank_1_w_pae.npy").max() == 1
+    assert np.load(tmp_path / "a_rank_1_w_pae.npz")["pae"].max() == 1
     assert np.load(tmp_path / "a_rank_2_v_distogram.npy").max() == 0
-    assert len(list(tmp_path.iterdir())) == 7
+    assert names_in(tmp_path) == sorted(files.sizes)
+    assert set(files.sizes) == {*names[0].values(), *names[1].values(), "a.cif", "a.png"}
+
+
+def test_a_matrix_can_be_read_before_the_chain_is_finished(tmp_path):
+    files = chain_files(tmp_path, "v", "w")
+    np.testing.assert_array_equal(files.matrix("w", PAE), np.ones((2, 2)))
+    assert ChainFiles(tmp_path, "b", ["w"]).matrix("w", PAE) is None
+
+
+def test_values_that_were_limited_are_a_warning(tmp_path):
+    files = ChainFiles(tmp_path, "a", ["w"])
+    files.row_file("w", DISTOGRAM, num_rows=1)(0, np.array([[1e6]]))
+    (warning,) = files.close_rows("w")
+    assert warning.startswith("1 values of _distogram.npy of w are beyond the range of float16")
 
 
 def test_discard_removes_temporary_files(tmp_path):
-    files = ChainFiles(tmp_path, "a", ["w"])
-    files.row_file("w", PAE, num_rows=4)(0, np.ones((2, 4)))
-    assert len(list(tmp_path.iterdir())) == 1
+    files = chain_files(tmp_path, "v", "w")
+    assert files.sizes == {} and len(names_in(tmp_path)) == 8
+    patterns = list(temporary_patterns())
+    assert all(any(path.match(x) for x in patterns) for path in tmp_path.iterdir())
     files.discard()
     files.discard()
-    assert not list(tmp_path.iterdir())
+    assert not names_in(tmp_path)
 
 
 @pytest.mark.skipif(not os.access("/dev/full", os.W_OK), reason="no /dev/full")
 def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
-    os.symlink("/dev/full", tmp_path / "a.npy.tmp")
-    file = RowFile(tmp_path / "a.npy.tmp", num_rows=200)
+    files = ChainFiles(tmp_path, "a", ["w"])
+    os.symlink("/dev/full", files.path("w", STRUCTURE))
     with pytest.raises(OSError, match="No space left") as caught:
-        write_rows(file, np.zeros((200, 200)), block=20)
-    assert is_full_disk(caught.value) and caught.value.filename.endswith("a.npy.tmp")
-    file.discard()
-    assert not list(tmp_path.iterdir())
+        files.write("w", STRUCTURE, ["data"] * 10_000)
+    assert is_full_disk(caught.value) and caught.value.filename.endswith("a.0.structure.tmp")
 
 
 def test_a_full_disk_is_found_among_the_causes():

@@ -105,7 +105,20 @@ def test_the_command_gives_the_result_of_the_python_interface(shared, tmp_path, 
     predictor = Predictor(path, device="cpu", settings=settings(shared))
     result = predictor.predict(SEQUENCE, name="q", alignments=alignment)
     assert (tmp_path / "out" / "q.cif").read_text() == result.mmcif()
-    np.testing.assert_array_equal(np.load(tmp_path / "out" / "q_pae.npy"), result.pae)
+    with np.load(tmp_path / "out" / "q_pae.npz") as archive:
+        np.testing.assert_array_equal(archive["pae"], result.pae)
+    result.write(tmp_path / "again")
+    written = {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
+    assert set(written) == {
+        "q.cif",
+        "q.pdb",
+        "q_confidence.json",
+        "q_pae.npz",
+        "q_predicted_aligned_error.json",
+        "q.png",
+    }
+    for name, content in written.items():
+        assert (tmp_path / "out" / name).read_bytes() == content, name
 
 
 def test_weights_given_twice_are_refused(shared, tmp_path):

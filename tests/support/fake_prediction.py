@@ -24,8 +24,10 @@ import torch
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import barrier
 from openfold_opt.parallel.process_exit import run_program
+from openfold_opt.predict.chain_structure import ChainStructure
 from openfold_opt.predict.command import Parts, run_command
 from openfold_opt.predict.file_names import weights_names
+from openfold_opt.predict.forward import RowSinks
 from openfold_opt.predict.models import TimedPrediction
 from openfold_opt.predict.option_parser import build_parser
 from openfold_opt.predict.options import read_options
@@ -45,6 +47,7 @@ class FakeChain:
     sequence: str
     origin: str = "test"
     warnings: tuple[str, ...] = ()
+    alignment: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,8 +72,10 @@ class FakePrepared:
     name: str
     wire: dict
     num_alignment_rows: int = 7
+    alignment_depth: tuple[int, ...] = ()
     templates: tuple[str, ...] = ("1abc_A",)
     warnings: tuple[str, ...] = ("from the features",)
+    input_hash: str = ""
 
     def features(self) -> torch.Tensor:
         """Return the residue types."""
@@ -126,11 +131,23 @@ def fake_prediction(sequence: str, weights: str = "w") -> FakePrediction:
     mask[np.ix_([letter != "X" for letter in sequence], ALA_ATOMS)] = True
     has_ptm = "ptm" in weights
     return FakePrediction(
-        positions=random.uniform(-2000, 2000, (num_residues, 37, 3)).astype(np.float32),
+        positions=random.uniform(-900, 900, (num_residues, 37, 3)).astype(np.float32),
         atom_mask=mask,
         plddt=random.uniform(0, 100, num_residues).astype(np.float32),
         ptm=float(random.uniform()) if has_ptm else None,
         max_pae=31.75 if has_ptm else None,
+    )
+
+
+def fake_structure(name: str, sequence: str) -> ChainStructure:
+    """Return the structure of a prediction."""
+    prediction = fake_prediction(sequence)
+    return ChainStructure(
+        name=name,
+        sequence=sequence,
+        positions=prediction.positions,
+        atom_mask=prediction.atom_mask,
+        plddt=prediction.plddt,
     )
 
 
@@ -141,7 +158,17 @@ def prepare(chain: FakeChain, settings: FakeSettings) -> FakePrepared:
     if chain.name.startswith("killed"):
         os.kill(os.getpid(), signal.SIGKILL)
     letters = np.frombuffer(chain.sequence.encode(), np.uint8).copy()
-    return FakePrepared(name=chain.name, wire={"aatype": letters})
+    return FakePrepared(
+        name=chain.name,
+        wire={"aatype": letters},
+        alignment_depth=(7,) * len(letters),
+        input_hash=hash_inputs(chain),
+    )
+
+
+def hash_inputs(chain: FakeChain) -> str:
+    """Return the alignment, which a test may change."""
+    return f"hash of {chain.alignment}"
 
 
 class FakeModels:
@@ -193,7 +220,7 @@ class FakeModels:
         return float(len(chain.sequence) ** 2)
 
     def predict_features(
-        self, batch, index, *, plan, pae_rows=None, distogram_rows=None, on_pass=None
+        self, batch, index, *, plan, sinks=RowSinks(), on_pass=None
     ) -> TimedPrediction:
         """Return the prediction of the sequence; some sequences fail.
 
@@ -205,11 +232,17 @@ class FakeModels:
         num_residues = len(sequence)
         for start in reversed(range(0, num_residues, 5)):
             rows = np.empty((min(5, num_residues - start), num_residues))
-            for sink, row_shape in ((pae_rows, ()), (distogram_rows, (64,))):
+            for sink, row_shape in (
+                (sinks.pae, ()),
+                (sinks.distogram, (64,)),
+                (sinks.pair, (8,)),
+            ):
                 if sink is not None:
                     barrier(self.dap)  # All ranks send their rows to the first one.
                 if sink is not None and self.dap.rank == 0:
                     sink(start, np.full((*rows.shape, *row_shape), 12.25))
+        if sinks.single is not None and self.dap.rank == 0:
+            sinks.single(0, np.ones((num_residues, 6)))
         if sequence.startswith("WWNAN"):
             raise FloatingPointError("positions are not finite")
         if sequence.startswith("WWOOM"):
@@ -235,11 +268,18 @@ def read_inputs(options) -> tuple[list[FakeChain], list[FakeFailure]]:
     chains, failures = [], []
     for path in options.inputs.paths:
         for record in path.read_text().split(">")[1:]:
-            name, sequence = record.split()
+            name, sequence, *alignment = record.split()
             if ":" in sequence:
                 failures.append(FakeFailure(name=name, message="the sequence has a colon"))
             else:
-                chains.append(FakeChain(name=name, sequence=sequence, warnings=("from input",)))
+                chains.append(
+                    FakeChain(
+                        name=name,
+                        sequence=sequence,
+                        warnings=("from input",),
+                        alignment="".join(alignment),
+                    )
+                )
     return chains, failures
 
 
@@ -249,15 +289,22 @@ def print_plan(options) -> int:
     return 0
 
 
-PARTS = Parts(read_inputs=read_inputs, load_models=FakeModels, print_plan=print_plan)
+PARTS = Parts(
+    read_inputs=read_inputs,
+    load_models=FakeModels,
+    hash_inputs=hash_inputs,
+    print_plan=print_plan,
+)
 
 
 def predict(*arguments: object) -> int:
-    """Run the command in this process and return its exit code; --report writes a report too."""
-    words = [str(word) for word in arguments]
-    # A report takes longer than these predictions.
-    words += [] if "--report" in words else ["--no-report"]
-    options = read_options(build_parser("predict").parse_args(words))
+    """Run the command in this process and return its exit code.
+
+    Pictures and a report are only made with --pictures and --report, because they take longer than
+    everything else.
+    """
+    given = ["--no-pictures", "--no-report", *(str(x) for x in arguments)]
+    options = read_options(build_parser("predict").parse_args(given))
     return run_command(options, prog="predict", parts=PARTS)
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 import gemmi
 import numpy as np
 
+from openfold_opt.predict.chain_record import SCHEMA_VERSION as RECORD_VERSION
+from openfold_opt.predict.summary import SCHEMA_VERSION as SUMMARY_VERSION
+
 LETTERS = "ARNDCQEGHILKMFPSTWYV"
 GIB = 2**30
 
@@ -92,6 +95,7 @@ def write_chain(folder: Path, name: str, stem: str, *, number: int, num_residues
         "recycling_changes": [3.0, 1.0, 0.25],
         "seconds": 2.5 + number,
         "peak_bytes": GIB,
+        "planned_peak_bytes": 2 * GIB,
         "plddt": plddt.tolist(),
         "files": files,
     }
@@ -120,7 +124,7 @@ def add_weights(content: dict, name: str) -> None:
 def record(name: str, stem: str, **changes: object) -> dict:
     """Return the record of a chain without results."""
     return {
-        "schema_version": 1,
+        "schema_version": RECORD_VERSION,
         "name": name,
         "stem": stem,
         "sequence": "",
@@ -128,6 +132,7 @@ def record(name: str, stem: str, **changes: object) -> dict:
         "status": "failed",
         "warnings": [],
         "num_alignment_rows": None,
+        "alignment_depth": [],
         "templates": [],
         "plan": {"peak_bytes": 2 * GIB, "usable_bytes": 8 * GIB, "estimated_seconds": 4.0},
         "feature_seconds": 0.5,
@@ -144,7 +149,7 @@ def write_results(folder: Path, records: list[dict]) -> Path:
         (folder / f"{content['stem']}.json").write_text(json.dumps(content))
     setting = {"value": 3, "origin": "default"}
     summary = {
-        "schema_version": 1,
+        "schema_version": SUMMARY_VERSION,
         "identity": {"seed": 0},
         "settings": {"seed": {"value": 0, "origin": "option"}, "save_pae": setting},
         "weights": [

@@ -28,7 +28,7 @@ from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.config import ModelConfig
 from openfold_opt.model.weights import load_weights
 from openfold_opt.parallel.axis import AxisGroup
-from openfold_opt.predict.forward import predict_chain
+from openfold_opt.predict.forward import RowSinks, predict_chain
 from openfold_opt.predict.memory_plan import plan_memory
 from openfold_opt.predict.plan_record import MemoryPlan
 from openfold_opt.protein.features import FEATURES
@@ -123,7 +123,7 @@ def prediction(
             chain.batch,
             chain.memory.prediction_plan(kernels=kernels, dap=AxisGroup.single("dap")),
             num_recycling_iterations=0,
-            distogram_rows=keep_first_rows if settings.counts else None,
+            sinks=RowSinks(distogram=keep_first_rows if settings.counts else None),
         )
         results = {"positions": prediction.positions, "plddt": prediction.plddt}
         if rows:

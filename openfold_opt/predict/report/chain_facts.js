@@ -51,8 +51,7 @@ function fileList(record, link, missing) {
 
 /** Return planned and measured memory of a set of weights as two bars. */
 function memoryBars(plan, model) {
-  const planned = plan?.peak_bytes ?? null;
-  if (planned === null) return factList([["Measured peak", formatBytes(model.peak_bytes)]]);
+  const planned = model.planned_peak_bytes;
   const largest = Math.max(planned, model.peak_bytes);
   const bar = (name, size) => {
     const filled = element("span", {});
@@ -63,8 +62,8 @@ function memoryBars(plan, model) {
   return factList([
     bar("Planned peak", planned),
     bar("Measured peak", model.peak_bytes),
-    ["Usable memory", plan.usable_bytes === undefined ? null : formatBytes(plan.usable_bytes)],
-    ["Largest step", plan.largest_step],
+    ["Usable memory", plan?.usable_bytes === undefined ? null : formatBytes(plan.usable_bytes)],
+    ["Largest step", plan?.largest_step],
   ], "rows");
 }
 

@@ -122,6 +122,16 @@ def send_distogram(model: AlphaFold, z: Tensor, plan: PredictionPlan, sink: Pair
         _send_rows(logits, rows, z.shape[1], axis, sink)
 
 
+@torch.no_grad()
+def send_pairs(z: Tensor, plan: PredictionPlan, sink: PairRowSink) -> None:
+    """Send the pair representation [n, N_res, c_z] to a sink on the first rank.
+
+    z: [batch, N_row, N_res, c_z]
+    """
+    for rows in plan.blocks("pair_heads", z.shape[1]):
+        _send_rows(z[:, rows], rows, z.shape[1], plan.dap, sink)
+
+
 def _send_rows(
     values: Tensor, rows: slice, rows_per_rank: int, axis: AxisGroup, sink: PairRowSink
 ) -> None:

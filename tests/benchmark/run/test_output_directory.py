@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from benchmark.command_line import BenchmarkError
-from benchmark.run.output_directory import OutputDirectory, describe_restart, lock_holder
+from benchmark.run.output_directory import OutputDirectory, describe_restart
 from benchmark.run.state_file import Failure
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -164,7 +164,7 @@ def test_a_file_system_without_locks_is_refused_by_name(tmp_path, monkeypatch, n
     def refuse(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("benchmark.run.output_directory.fcntl.lockf", refuse)
+    monkeypatch.setattr("openfold_opt.protein.directory_lock.fcntl.lockf", refuse)
     with pytest.raises(
         BenchmarkError, match=f"output directory {tmp_path} has no locks .*another file system"
     ):
@@ -223,16 +223,6 @@ def test_nothing_overrules_a_finished_run(tmp_path):
     directory.mark_finished(outcome="success")
     directory.mark_failed(FAILURE)
     assert state_of(tmp_path)["status"] == "finished"
-
-
-def test_the_lock_names_the_process_that_runs(tmp_path):
-    assert lock_holder(tmp_path) is None
-    process = start_holder(tmp_path)
-    try:
-        assert lock_holder(tmp_path).startswith(f"process {process.pid} on ")
-    finally:
-        kill(process)
-    assert lock_holder(tmp_path) is None
 
 
 def test_a_disk_that_is_full_from_the_start_is_named(tmp_path):

@@ -227,8 +227,7 @@ def test_the_page_of_a_model(browser, shared, tmp_path):
     arguments += ["--model-config", shared / "golden" / "model_tiny" / "config.json"]
     assert predict_main([str(x) for x in [*arguments, "--recycling", 1]]) == 0
     (model,) = json.loads((out / "q.json").read_text())["models"]
-    content = np.load(out / model["files"]["pae"])
-    matrix = content if isinstance(content, np.ndarray) else content["pae"]
+    matrix = np.load(out / model["files"]["pae"])["pae"]
     with open_page(browser, out / "report.html") as opened:
         opened.wait_for_view()
         pixels = opened.pixels("#view canvas")

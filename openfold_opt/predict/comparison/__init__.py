@@ -1,0 +1,1 @@
+"""Scores of a predicted structure compared with a true one."""
