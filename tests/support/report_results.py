@@ -121,6 +121,35 @@ def add_weights(content: dict, name: str) -> None:
     content["models"].append(model | second)
 
 
+def add_relaxation(folder: Path, content: dict) -> None:
+    """Add a relaxed structure, which is the predicted one, to the record of a chain."""
+    model = content["models"][0]
+    model["files"]["relaxed"] = f"{content['stem']}_relaxed.cif"
+    text = (folder / model["files"]["structure"]).read_text()
+    (folder / model["files"]["relaxed"]).write_text(text)
+    counts = {"clashes_before": 8, "clashes_after": 0, "bonds_before": 3, "bonds_after": 1}
+    model["relaxation"] = {"status": "relaxed", "message": None, "max_ca_shift": 0.403} | counts
+
+
+def write_scores(folder: Path, content: dict) -> None:
+    """Write scores.json with one chain."""
+    num_residues = len(content["sequence"])
+    scores = {
+        "truth": "1abc.cif",
+        "truth_chain": "B",
+        "lddt_ca": 0.8124,
+        "lddt_all_atom": 0.75,
+        "rmsd_ca": 2.345,
+        "gdt_ts": 0.7,
+        "tm_score": 0.9051,
+        "num_matched": num_residues - 1,
+        "lddt_ca_per_residue": [None, *[0.8] * (num_residues - 1)],
+        "picture": content["models"][0]["files"]["picture"],
+    }
+    document = {"schema_version": 1, "chains": {content["stem"]: scores}, "failures": {}}
+    (folder / "scores.json").write_text(json.dumps(document))
+
+
 def record(name: str, stem: str, **changes: object) -> dict:
     """Return the record of a chain without results."""
     return {

@@ -77,8 +77,10 @@ function relaxationPanel(relaxation) {
   return panel("Relaxation", factList([
     ["Result", relaxation.message ? `${relaxation.status}: ${relaxation.message}` : relaxation.status],
     ["Clashes", change("clashes")],
-    ["Wrong bond lengths", change("bond_violations")],
-    ["Wrong bond angles", change("angle_violations")],
+    ["Wrong bonds", change("bonds")],
+    ["Wrong angles", change("angles")],
+    ["Chain breaks", change("chain_breaks")],
+    ["Wrong distances within residues", change("residue_distances")],
     ["Largest CA shift", relaxation.max_ca_shift == null
       ? null : `${formatNumber(relaxation.max_ca_shift, 2)} Å`],
     ["Seconds", relaxation.seconds == null ? null : formatNumber(relaxation.seconds, 1)],
