@@ -8,6 +8,9 @@ from pathlib import Path
 import gemmi
 import numpy as np
 
+from openfold_opt.predict.chain_record import SCHEMA_VERSION as RECORD_VERSION
+from openfold_opt.predict.summary import SCHEMA_VERSION as SUMMARY_VERSION
+
 LETTERS = "ARNDCQEGHILKMFPSTWYV"
 GIB = 2**30
 
@@ -92,6 +95,7 @@ def write_chain(folder: Path, name: str, stem: str, *, number: int, num_residues
         "recycling_changes": [3.0, 1.0, 0.25],
         "seconds": 2.5 + number,
         "peak_bytes": GIB,
+        "planned_peak_bytes": 2 * GIB,
         "plddt": plddt.tolist(),
         "files": files,
     }
@@ -117,10 +121,39 @@ def add_weights(content: dict, name: str) -> None:
     content["models"].append(model | second)
 
 
+def add_relaxation(folder: Path, content: dict) -> None:
+    """Add a relaxed structure, which is the predicted one, to the record of a chain."""
+    model = content["models"][0]
+    model["files"]["relaxed"] = f"{content['stem']}_relaxed.cif"
+    text = (folder / model["files"]["structure"]).read_text()
+    (folder / model["files"]["relaxed"]).write_text(text)
+    counts = {"clashes_before": 8, "clashes_after": 0, "bonds_before": 3, "bonds_after": 1}
+    model["relaxation"] = {"status": "relaxed", "message": None, "max_ca_shift": 0.403} | counts
+
+
+def write_scores(folder: Path, content: dict) -> None:
+    """Write scores.json with one chain."""
+    num_residues = len(content["sequence"])
+    scores = {
+        "truth": "1abc.cif",
+        "truth_chain": "B",
+        "lddt_ca": 0.8124,
+        "lddt_all_atom": 0.75,
+        "rmsd_ca": 2.345,
+        "gdt_ts": 0.7,
+        "tm_score": 0.9051,
+        "num_matched": num_residues - 1,
+        "lddt_ca_per_residue": [None, *[0.8] * (num_residues - 1)],
+        "picture": content["models"][0]["files"]["picture"],
+    }
+    document = {"schema_version": 1, "chains": {content["stem"]: scores}, "failures": {}}
+    (folder / "scores.json").write_text(json.dumps(document))
+
+
 def record(name: str, stem: str, **changes: object) -> dict:
     """Return the record of a chain without results."""
     return {
-        "schema_version": 1,
+        "schema_version": RECORD_VERSION,
         "name": name,
         "stem": stem,
         "sequence": "",
@@ -128,6 +161,7 @@ def record(name: str, stem: str, **changes: object) -> dict:
         "status": "failed",
         "warnings": [],
         "num_alignment_rows": None,
+        "alignment_depth": [],
         "templates": [],
         "plan": {"peak_bytes": 2 * GIB, "usable_bytes": 8 * GIB, "estimated_seconds": 4.0},
         "feature_seconds": 0.5,
@@ -144,7 +178,7 @@ def write_results(folder: Path, records: list[dict]) -> Path:
         (folder / f"{content['stem']}.json").write_text(json.dumps(content))
     setting = {"value": 3, "origin": "default"}
     summary = {
-        "schema_version": 1,
+        "schema_version": SUMMARY_VERSION,
         "identity": {"seed": 0},
         "settings": {"seed": {"value": 0, "origin": "option"}, "save_pae": setting},
         "weights": [

@@ -56,7 +56,7 @@ class ChainLoader {
 class PaeMatrix {
   static STEPS_PER_ANGSTROM = 10;
 
-  /** data: block, num_pixels and planes (pae_image.py). maxPae: end of the scale, angstrom. */
+  /** data: block, num_pixels and planes (pae_pixels.py). maxPae: end of the scale, angstrom. */
   constructor(data, numResidues, maxPae) {
     this.size = data.num_pixels;
     this.block = data.block;

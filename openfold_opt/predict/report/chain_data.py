@@ -8,13 +8,13 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from openfold_opt.predict.report.pae_image import read_pae_image
+from openfold_opt.predict.file_names import PAE, PICTURE, RELAXED, STRUCTURE
+from openfold_opt.predict.report.pae_pixels import read_pae_image
 from openfold_opt.predict.report.results import Results
 
-STRUCTURE_KINDS = ("structure", "relaxed")
-PAE_KIND = "pae"
-PICTURE_KIND = "picture"
-"""Kinds of files in the record of a chain that are embedded. The page links to the others."""
+STRUCTURE_KINDS = (STRUCTURE, RELAXED)
+EMBEDDED_KINDS = (*STRUCTURE_KINDS, PAE, PICTURE)
+"""Kinds of files of a chain that are part of the page. It has links to the others."""
 
 
 def table_row(results: Results, record: Mapping) -> dict[str, object]:
@@ -34,7 +34,7 @@ def table_row(results: Results, record: Mapping) -> dict[str, object]:
         "ptm": best.get("ptm"),
         "seconds": sum(model["seconds"] for model in models) if models else None,
         "peak_bytes": max((model["peak_bytes"] for model in models), default=None),
-        "planned_bytes": (record.get("plan") or {}).get("peak_bytes"),
+        "planned_bytes": max((model["planned_peak_bytes"] for model in models), default=None),
         "lddt_ca": scores.get("lddt_ca"),
         "tm_score": scores.get("tm_score"),
         "error": f"{error['kind']}: {error['message']}" if error else None,
@@ -60,7 +60,7 @@ def chain_data(results: Results, record: Mapping) -> dict[str, object]:
             missing.append(name)
         elif kind in STRUCTURE_KINDS:
             data["structures"][name] = path.read_text(encoding="utf-8")
-        elif kind == PAE_KIND:
+        elif kind == PAE:
             image = read_pae_image(path, num_residues=len(record["sequence"]))
             data["pae"][name] = {
                 "block": image.block,
@@ -92,11 +92,11 @@ def compress_json(content: Mapping) -> str:
 def _embedded_files(record: Mapping, scores: Mapping | None) -> Iterator[tuple[str, str]]:
     """Yield kind and name of every file to embed."""
     for model in record["models"]:
-        for kind in (*STRUCTURE_KINDS, PAE_KIND, PICTURE_KIND):
+        for kind in EMBEDDED_KINDS:
             if kind in model["files"]:
                 yield kind, model["files"][kind]
     if scores and scores.get("picture"):
-        yield PICTURE_KIND, scores["picture"]
+        yield PICTURE, scores["picture"]
 
 
 def _path(folder: Path, name: str, stem: str) -> Path:

@@ -51,8 +51,7 @@ function fileList(record, link, missing) {
 
 /** Return planned and measured memory of a set of weights as two bars. */
 function memoryBars(plan, model) {
-  const planned = plan?.peak_bytes ?? null;
-  if (planned === null) return factList([["Measured peak", formatBytes(model.peak_bytes)]]);
+  const planned = model.planned_peak_bytes;
   const largest = Math.max(planned, model.peak_bytes);
   const bar = (name, size) => {
     const filled = element("span", {});
@@ -63,8 +62,8 @@ function memoryBars(plan, model) {
   return factList([
     bar("Planned peak", planned),
     bar("Measured peak", model.peak_bytes),
-    ["Usable memory", plan.usable_bytes === undefined ? null : formatBytes(plan.usable_bytes)],
-    ["Largest step", plan.largest_step],
+    ["Usable memory", plan?.usable_bytes === undefined ? null : formatBytes(plan.usable_bytes)],
+    ["Largest step", plan?.largest_step],
   ], "rows");
 }
 
@@ -78,8 +77,10 @@ function relaxationPanel(relaxation) {
   return panel("Relaxation", factList([
     ["Result", relaxation.message ? `${relaxation.status}: ${relaxation.message}` : relaxation.status],
     ["Clashes", change("clashes")],
-    ["Wrong bond lengths", change("bond_violations")],
-    ["Wrong bond angles", change("angle_violations")],
+    ["Wrong bonds", change("bonds")],
+    ["Wrong angles", change("angles")],
+    ["Chain breaks", change("chain_breaks")],
+    ["Wrong distances within residues", change("residue_distances")],
     ["Largest CA shift", relaxation.max_ca_shift == null
       ? null : `${formatNumber(relaxation.max_ca_shift, 2)} Å`],
     ["Seconds", relaxation.seconds == null ? null : formatNumber(relaxation.seconds, 1)],

@@ -120,9 +120,9 @@ class ChainPage {
       colorOf: (value) => plddtBand(value).color,
       line: truth && truth.map((value) => (value === null ? null : 100 * value)),
     });
-    const depth = record.alignment_depth ?? null;
-    byId("depth-panel").hidden = depth === null;
-    if (depth !== null) {
+    const depth = record.alignment_depth;
+    byId("depth-panel").hidden = depth.length === 0;
+    if (depth.length > 0) {
       const color = styleValue("--depth");
       this.depth.show(depth, { maximum: Math.max(...depth, 1), colorOf: () => color });
     }
@@ -165,7 +165,7 @@ class ChainPage {
         `${this.matrix.block > 1 ? "mean " : ""}${formatNumber(mean, 1)} Å`);
     } else if (scored !== null) {
       const index = scored[0] - 1;
-      const depth = this.data.record.alignment_depth?.[index];
+      const depth = this.data.record.alignment_depth[index];
       parts.push(`Residue ${this.residueText(scored)}: pLDDT ` +
         formatNumber(this.model.plddt[index], 1) +
         (depth === undefined ? "" : `, ${formatCount(depth, "alignment row")}`));

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from openfold_opt.predict.chain_record import RECORD_SUFFIX
 from openfold_opt.predict.chain_record import SCHEMA_VERSION as RECORD_VERSION
+from openfold_opt.predict.comparison.compare_files import SCHEMA_VERSION as SCORES_VERSION
+from openfold_opt.predict.comparison.run_scores import SCORES_FILE
+from openfold_opt.predict.file_names import RECORD_SUFFIX
 from openfold_opt.predict.summary import SCHEMA_VERSION as SUMMARY_VERSION
 from openfold_opt.predict.summary import SUMMARY_FILE
 
-SCORES_FILE = "scores.json"
-SCORES_VERSION = 1
 _SUMMARY_KEYS = ("settings", "weights", "device", "versions", "pending", "chains")
 _RECORD_KEYS = ("name", "stem", "sequence", "status", "models", "warnings", "templates")
 

@@ -10,11 +10,13 @@ from openfold_opt.predict.__main__ import main as predict_main
 from openfold_opt.predict.report import viewer, write_report, writing
 from tests.support.report_browser import NO_WEBGL, chromium, count_of_color, open_page
 from tests.support.report_results import (
+    add_relaxation,
     add_weights,
     pae_matrix,
     record,
     write_chain,
     write_results,
+    write_scores,
 )
 
 POINTED = (224, 33, 138)
@@ -40,6 +42,8 @@ def results(tmp_path_factory):
         for k in range(98)
     ]
     add_weights(chains[61], "w_other")
+    add_relaxation(folder, chains[62])
+    write_scores(folder, chains[62])
     error = {"kind": "features", "message": "the alignment is cut short"}
     failed = [
         record(name, stem, sequence="ACD", error=error)
@@ -174,6 +178,18 @@ def test_other_weights_of_a_chain_can_be_selected(page):
     assert page.page.locator("#pae canvas").is_visible()
 
 
+def test_relaxation_and_true_structure(page):
+    page.select("chain62")
+    page.page.wait_for_function("document.querySelector('#chain-title').textContent == 'chain62'")
+    facts = page.text("#chain-facts")
+    for text in ("8 → 0", "3 → 1", "0.40 Å", "1abc.cif, chain B", "0.905", "2.35 Å"):
+        assert text in facts
+    assert page.page.locator("#structure").is_visible()
+    assert page.page.locator("#structure option").all_inner_texts() == ["relaxed", "as predicted"]
+    row = page.page.locator("#chain-table tr[aria-selected]").inner_text()
+    assert "0.812" in row and "0.905" in row
+
+
 def test_a_failed_chain_shows_its_reason_and_names_are_text(page):
     page.page.get_by_role("button", name=MARKUP).click()
     page.page.wait_for_function("document.title && document.querySelector('#results').hidden")
@@ -227,8 +243,7 @@ def test_the_page_of_a_model(browser, shared, tmp_path):
     arguments += ["--model-config", shared / "golden" / "model_tiny" / "config.json"]
     assert predict_main([str(x) for x in [*arguments, "--recycling", 1]]) == 0
     (model,) = json.loads((out / "q.json").read_text())["models"]
-    content = np.load(out / model["files"]["pae"])
-    matrix = content if isinstance(content, np.ndarray) else content["pae"]
+    matrix = np.load(out / model["files"]["pae"])["pae"]
     with open_page(browser, out / "report.html") as opened:
         opened.wait_for_view()
         pixels = opened.pixels("#view canvas")

@@ -115,7 +115,7 @@ WRONG = {
     "no_summary": (lambda out: (out / "summary.json").unlink(), "has no summary.json"),
     "other_version": (
         lambda out: replace(out / "summary.json", schema_version=7),
-        "has the schema version 7, and this version of the package reads 1",
+        "has the schema version 7, and this version of the package reads",
     ),
     "no_chains": (lambda out: replace(out / "summary.json", chains=[]), "lists no chain"),
     "not_json": (lambda out: (out / "chain_1.json").write_text('{"na'), "chain_1.json is not JSON"),
@@ -123,12 +123,12 @@ WRONG = {
     "no_record": (lambda out: (out / "chain_1.json").unlink(), "chain_1.json is missing"),
     "other_content": (lambda out: (out / "chain_1.json").write_text("[1]"), "is not a file of a"),
     "no_models": (
-        lambda out: (out / "chain_1.json").write_text('{"schema_version": 1, "name": "x"}'),
+        lambda out: (out / "chain_1.json").write_text('{"schema_version": 2, "name": "x"}'),
         "has no stem, sequence",
     ),
     "record_of_another_version": (
-        lambda out: replace(out / "chain_1.json", schema_version=2),
-        "chain_1.json has the schema version 2",
+        lambda out: replace(out / "chain_1.json", schema_version=1),
+        "chain_1.json has the schema version 1",
     ),
     "wrong_pae": (
         lambda out: (out / "chain_1_pae.npz").write_bytes(b"zip"),

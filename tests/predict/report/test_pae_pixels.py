@@ -3,14 +3,11 @@
 import numpy as np
 import pytest
 
-from openfold_opt.predict.report.pae_image import MAX_PIXELS, read_pae_image
+from openfold_opt.predict.report.pae_pixels import MAX_PIXELS, read_pae_image
 
 
 def save(path, matrix):
-    if path.suffix == ".npy":
-        np.save(path, matrix)
-    else:
-        np.savez(path, pae=matrix)
+    np.savez(path, pae=matrix)
     return path
 
 
@@ -19,11 +16,10 @@ def random_pae(num_residues: int) -> np.ndarray:
     return values.astype(np.float16)
 
 
-@pytest.mark.parametrize("suffix", ["npz", "npy"])
 @pytest.mark.parametrize("num_residues", [1, 37, MAX_PIXELS])
-def test_every_value_of_a_short_chain(tmp_path, suffix, num_residues):
+def test_every_value_of_a_short_chain(tmp_path, num_residues):
     matrix = random_pae(num_residues)
-    image = read_pae_image(save(tmp_path / f"x.{suffix}", matrix), num_residues=num_residues)
+    image = read_pae_image(save(tmp_path / "x.npz", matrix), num_residues=num_residues)
     assert image.block == 1
     np.testing.assert_array_equal(image.tenths, np.rint(matrix.astype(float) * 10))
 
@@ -70,9 +66,8 @@ def test_another_matrix_is_an_error(tmp_path, matrix, reason):
         read_pae_image(path, num_residues=6)
 
 
-@pytest.mark.parametrize("suffix", ["npz", "npy"])
-def test_a_file_that_is_cut_short_is_an_error(tmp_path, suffix):
-    path = save(tmp_path / f"x.{suffix}", random_pae(30))
+def test_a_file_that_is_cut_short_is_an_error(tmp_path):
+    path = save(tmp_path / "x.npz", random_pae(30))
     path.write_bytes(path.read_bytes()[:900])
     with pytest.raises(ValueError, match="is not the predicted aligned error of 30 residues"):
         read_pae_image(path, num_residues=30)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -16,7 +15,7 @@ MAX_PIXELS = 512
 """Largest width of the image. Up to this number of residues the image has every value."""
 STEPS_PER_ANGSTROM = 10
 PAE_KEY = "pae"
-"""Name of the matrix in a file of type npz."""
+"""Name of the matrix in the file."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,7 +35,7 @@ class PaeImage:
 
 
 def read_pae_image(path: Path, *, num_residues: int) -> PaeImage:
-    """Read a PAE file (.npz with the key "pae", or .npy) in blocks of rows.
+    """Read a PAE file (.npz with the key "pae") in blocks of rows.
 
     Args:
         path: the file.
@@ -50,7 +49,7 @@ def read_pae_image(path: Path, *, num_residues: int) -> PaeImage:
     num_pixels = -(-num_residues // block)
     tenths = np.empty((num_pixels, num_pixels), np.uint16)
     try:
-        with _opened(path) as file:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{PAE_KEY}.npy") as file:
             for pixel, rows in enumerate(_row_blocks(file, num_residues, block)):
                 tenths[pixel] = _row_of_pixels(rows, block)
     except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
@@ -69,17 +68,6 @@ def _row_of_pixels(rows: np.ndarray, block: int) -> np.ndarray:
     if not np.isfinite(means).all() or means.min() < 0:
         raise ValueError("a value is not finite or negative")
     return np.rint(means * STEPS_PER_ANGSTROM)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open the matrix in a file of type npz or npy."""
-    if path.suffix == ".npz":
-        with zipfile.ZipFile(path) as archive, archive.open(f"{PAE_KEY}.npy") as file:
-            yield file
-    else:
-        with open(path, "rb") as file:
-            yield file
 
 
 def _row_blocks(file: IO[bytes], num_residues: int, block: int) -> Iterator[np.ndarray]:
