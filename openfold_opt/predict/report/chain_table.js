@@ -76,6 +76,8 @@ const COLUMNS = [
   },
 ];
 const FIRST_SCORE = "mean_plddt";
+/** Compares names: chain2 is before chain10. */
+const NAME_ORDER = new Intl.Collator("en", { numeric: true });
 
 /** Return the class of the cells of a column. */
 function classOf(column) {
@@ -168,9 +170,7 @@ class ChainTable {
   compare(one, other) {
     const [a, b] = [one[this.order.key], other[this.order.key]];
     if (a === null || b === null) return (a === null) - (b === null);
-    const difference = typeof a === "string"
-      ? a.localeCompare(b, "en", { numeric: true })
-      : a - b;
+    const difference = typeof a === "string" ? NAME_ORDER.compare(a, b) : a - b;
     return this.order.direction === "ascending" ? difference : -difference;
   }
 
