@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from openfold_opt.predict.chain_record import ChainRecord
+from openfold_opt.predict.chain_record import ChainRecord, ModelScores
 from openfold_opt.predict.chain_results import ChainResult, chain_result, write_result
 from openfold_opt.predict.models import ChainOptions, ChainPlan, TimedPrediction
 from openfold_opt.predict.output_files import ChainFiles
@@ -65,17 +65,6 @@ def finish_chain(
     warnings = _merged(warnings, problems)
     warn(warnings)
     names = files.finish(ranking)
-    models = tuple(
-        model_scores(
-            name,
-            predictions[name],
-            rank=rank,
-            planned_peak_bytes=by_name[name].plan.peak_bytes,
-            files=kinds,
-            relaxation=relaxations.get(name),
-        )
-        for rank, (name, kinds) in enumerate(zip(ranking, names), start=1)
-    )
     prepared = [outcome.prepared for outcome in outcomes]
     return replace(
         record,
@@ -90,7 +79,10 @@ def finish_chain(
         templates=_merged(*(x.templates for x in prepared)),
         input_hash=prepared[0].input_hash,
         structure=files.best_structure,
-        models=models,
+        models=tuple(
+            _scores(by_name[name], rank=rank, files=kinds, relaxation=relaxations.get(name))
+            for rank, (name, kinds) in enumerate(zip(ranking, names), start=1)
+        ),
         file_bytes=files.sizes,
     )
 
@@ -102,6 +94,23 @@ def _result(chain: ChainInput, outcome: Outcome, *, seed: int) -> ChainResult:
         weights=outcome.weights,
         seed=seed,
         prepared=outcome.prepared,
+    )
+
+
+def _scores(
+    outcome: Outcome,
+    *,
+    rank: int,
+    files: dict[str, str],
+    relaxation: Mapping[str, object] | None,
+) -> ModelScores:
+    return model_scores(
+        outcome.weights.name,
+        outcome.timed,
+        rank=rank,
+        planned_peak_bytes=outcome.plan.peak_bytes,
+        files=files,
+        relaxation=relaxation,
     )
 
 

@@ -78,6 +78,7 @@ def build_parser(prog: str) -> OneLineParser:
     _add_computing(parser.add_argument_group("computing"))
     _add_plan(parser.add_argument_group("memory plan"))
     _add_output(parser.add_argument_group("output"))
+    _add_presentation(parser.add_argument_group("relaxation, comparison and presentation"))
     return parser
 
 
@@ -259,16 +260,6 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         help="predict finished chains again, and accept a directory of another run",
     )
     group.add_argument(
-        "--truth",
-        type=Path,
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="PATH",
-        help="true structures, or directories of them: NAME.cif, 1abc.cif for 1abc_A, or a file "
-        "with the sequence; at the end, compare and write scores.json and pictures",
-    )
-    group.add_argument(
         "--rank",
         choices=RANKS,
         help="score that ranks several weights (default: plddt, the mean pLDDT)",
@@ -296,6 +287,19 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         default=None,
         help="write the single and pair representations of the last pass, float16, 256 bytes per "
         "pair of residues (default: no)",
+    )
+
+
+def _add_presentation(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--truth",
+        type=Path,
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="true structures, or directories of them: NAME.cif, 1abc.cif for 1abc_A, or a file "
+        "with the sequence; at the end, compare and write scores.json and pictures",
     )
     group.add_argument(
         "--relax",

@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,6 @@ from openfold_opt.model.config import ModelConfig
 from openfold_opt.model.published_weights import (
     PublishedWeights,
     build_model,
-    read_weights,
-    with_options,
 )
 from openfold_opt.model.published_weights.weight_settings import MASKING
 from openfold_opt.parallel.axis import AxisGroup
@@ -43,7 +41,6 @@ from openfold_opt.predict.fasta import check_sequence
 from openfold_opt.predict.file_names import weights_names
 from openfold_opt.predict.forward import RowSinks, predict_chain
 from openfold_opt.predict.graphs import (
-    GraphUse,
     graph_length,
     longest_with_graphs,
     obstacle_to_graphs,
@@ -52,36 +49,15 @@ from openfold_opt.predict.inputs import prepare_chain, read_chains
 from openfold_opt.predict.memory_plan import MemoryPlan, plan_memory
 from openfold_opt.predict.models import TimedPrediction
 from openfold_opt.predict.predicted_chain import PredictedChain, RowArray
+from openfold_opt.predict.predictor_settings import (
+    PathLike,
+    PredictorSettings,
+    read_chosen_weights,
+)
 from openfold_opt.predict.run_settings import RunSetting, WeightsFacts
 from openfold_opt.predict.scores import rank_predictions
 from openfold_opt.train.precision import low_precision_names, matmul_precision
 from openfold_opt.train.process_memory import return_freed_memory
-
-PathLike = str | os.PathLike[str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictorSettings:
-    """How weights are read and chains are predicted."""
-
-    checkpoint: str | None = None
-    """Of a run directory: best, last, or the name of a folder; None: last."""
-    model_config: PathLike | None = None
-    """File with the sizes of the model; None: those of the run, else those of AlphaFold2."""
-    max_msa_clusters: int | None = None
-    """None, here and in the next two: the value of the weights."""
-    max_extra_msa: int | None = None
-    num_recycling_iterations: int | None = None
-    recycling_tolerance: float | None = None
-    """Stop when the RMS change of the CA-CA distances is below this many angstrom."""
-    graphs: GraphUse = "auto"
-    """Whether chains of up to 512 residues ("auto"), all ("on") or none ("off") use CUDA graphs."""
-    seed: int = 0
-    use_templates: bool = True
-    max_template_date: str | None = None
-    """ISO date; None: today."""
-    excluded_templates: frozenset[str] = frozenset()
-    """PDB ids (1abc) or chains (1abc_A)."""
 
 
 class Predictor:
@@ -126,7 +102,7 @@ class Predictor:
         self.dtype = automatic if dtype == "auto" else dtype
         if self.device.type == "cpu":
             return_freed_memory()
-        self._weights = [_read(path, settings) for path in paths]
+        self._weights = [read_chosen_weights(path, settings) for path in paths]
         _refuse_same_weights(self._weights)
         self._models = [_in_precision(build_model(x), self.dtype) for x in self._weights]
         self._kernels = [self._build_kernels(weights.config) for weights in self._weights]
@@ -370,20 +346,6 @@ def _chain(
         _, _, reason = failures[0].message.partition(": ")
         raise ValueError(f"{name}: {reason}")
     return replace(chains[0], origin="a Python call")
-
-
-def _read(path: Path, settings: PredictorSettings) -> PublishedWeights:
-    """Read weights, and replace their settings by those that are given."""
-    sizes = None if settings.model_config is None else Path(settings.model_config)
-    try:
-        weights = read_weights(path, model_config=sizes, checkpoint=settings.checkpoint)
-    except OSError as error:
-        raise ValueError(
-            f"cannot read the weights {path}: {error}; make them readable, or name other weights"
-        ) from error
-    names = ("max_msa_clusters", "max_extra_msa", "num_recycling_iterations")
-    given = {name: getattr(settings, name) for name in names}
-    return replace(weights, settings=with_options(weights.settings, given))
 
 
 def _refuse_same_weights(weights: Sequence[PublishedWeights]) -> None:

@@ -9,7 +9,7 @@ import torch
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.predict import graphs as graphs_module
 from openfold_opt.predict.device_model import DeviceModel
-from openfold_opt.predict.forward import predict_chain
+from openfold_opt.predict.forward import RowSinks, predict_chain
 from openfold_opt.predict.forward_trace import ForwardTrace
 from openfold_opt.predict.graphs import (
     KEPT_GRAPHS,
@@ -71,8 +71,7 @@ def predict(model, batch, compute=None, *, plan=None):
         plan or prediction_plan(),
         num_recycling_iterations=NUM_PASSES - 1,
         compute=compute,
-        pae_rows=keep("pae"),
-        distogram_rows=keep("distogram"),
+        sinks=RowSinks(pae=keep("pae"), distogram=keep("distogram")),
     )
     return {
         "positions": found.positions,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -166,8 +165,10 @@ def class_patches() -> list[Patch]:
     ]
 
 
-def draw_legend(figure: Figure, patches: Sequence[Patch], **place: Any) -> None:
-    """Draw a legend in one row. place: loc and bbox_to_anchor of Matplotlib."""
+def draw_legend(
+    figure: Figure, patches: Sequence[Patch], *, loc: str, bbox_to_anchor: tuple[float, float]
+) -> None:
+    """Draw a legend in one row. loc, bbox_to_anchor: as in Matplotlib."""
     figure.legend(
         handles=patches,
         ncols=len(patches),
@@ -177,7 +178,8 @@ def draw_legend(figure: Figure, patches: Sequence[Patch], **place: Any) -> None:
         handleheight=1.0,
         columnspacing=1.2,
         handletextpad=0.45,
-        **place,
+        loc=loc,
+        bbox_to_anchor=bbox_to_anchor,
     )
 
 
