@@ -74,7 +74,7 @@ class Predictor:
         *,
         device: str | torch.device = "auto",
         dtype: str = "auto",
-        settings: PredictorSettings = PredictorSettings(),
+        settings: PredictorSettings | None = None,
         dap: AxisGroup = AxisGroup.single("dap"),
     ) -> None:
         """Read and check the weights.
@@ -83,12 +83,13 @@ class Predictor:
             weights: one or several files or run directories.
             device: "auto", "cpu", "cuda", or a device of PyTorch.
             dtype: "auto" (bf16 on a GPU, fp32 on a CPU), "fp32" or "bf16".
-            settings: seed, recycling, templates and what the files do not say.
+            settings: seed, recycling, templates and what the files do not say; None: the defaults.
             dap: the ranks that share a chain; all must make the same calls.
 
         Raises:
             ValueError: a file cannot be read, or has no weights of an AlphaFold2 model.
         """
+        settings = settings or PredictorSettings()
         single = isinstance(weights, str | os.PathLike)
         paths = tuple(Path(path) for path in ([weights] if single else weights))
         if not paths:

@@ -72,7 +72,7 @@ def test_weights_that_cannot_be_read_are_named(monkeypatch):
     def read_weights(path, **_):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("openfold_opt.predict.predictor.read_weights", read_weights)
+    monkeypatch.setattr("openfold_opt.predict.predictor_settings.read_weights", read_weights)
     with pytest.raises(ValueError, match="cannot read the weights w.npz: .*Permission denied"):
         Predictor("w.npz", device="cpu")
 
