@@ -122,19 +122,21 @@ def test_outline_has_the_peak_of_all_blocks():
 
 @pytest.mark.parametrize("dap_size", [1, 4])
 def test_embeddings_do_not_change_the_peak(monkeypatch, dap_size):
-    plan = planned(512, dtype="bf16", device="h100", dap_size=dap_size)
-    model = traced_model(FULL, "bf16")
-    kernels = meta_kernels(KernelConfig.all("triton"), model)
     sent = []
 
     def send_both(model, z, plan, sink):
         send_pairs(z, plan, lambda start, rows: sent.append(rows.shape))
         send_distogram(model, z, plan, sink)
 
-    peaks = [trace_prediction(model, plan.sizes, kernels, plan.division).largest]
     monkeypatch.setattr("openfold_opt.predict.traced_prediction.send_distogram", send_both)
-    peaks.append(trace_prediction(model, plan.sizes, kernels, plan.division).largest)
-    assert sent and peaks[0] == peaks[1]
+    model = traced_model(FULL, "bf16")
+    sizes = ChainSizes(num_residues=256, msa_rows=32, extra_rows=32, num_templates=0, num_passes=1)
+    division = Division(block_rows=dict.fromkeys(STEPS, 8), dap_size=dap_size)
+    kernels = meta_kernels(KernelConfig.all("triton"), model)
+    trace = trace_prediction(model, sizes, kernels, division)
+    heads = [step.peak_bytes for key, step in trace.steps.items() if key.phase == "heads"]
+    assert sent[0] == (8, 256, 128)
+    assert max(heads) < trace.largest
 
 
 def test_outline_counts_the_work_of_all_blocks():
