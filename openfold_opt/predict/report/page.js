@@ -47,6 +47,7 @@ class ChainPage {
 
   async showChain(stem) {
     this.requested = stem;
+    this.view?.cancel();
     this.table.mark(stem);
     let data;
     try {
@@ -149,9 +150,15 @@ class ChainPage {
     const picture = this.data.pictures[this.model.files.picture];
     const view = byId("view");
     view.dataset.state = "picture";
-    view.replaceChildren(element("p", { className: "empty", textContent: reason }), ...(picture
-      ? [pictureOf(picture, `Picture of the structure of ${this.data.record.name}`)]
-      : []));
+    view.querySelector(".fallback")?.remove();
+    // Mol* stays in the view, hidden, for the next chain.
+    const fallback = element("section", { className: "fallback" },
+      element("p", { className: "empty", textContent: reason }));
+    if (picture) {
+      const name = this.data.record.name;
+      fallback.append(pictureOf(picture, `Picture of the structure of ${name}`));
+    }
+    view.append(fallback);
   }
 
   /** Say in words what is marked. */

@@ -82,14 +82,32 @@ class StructureView {
     this.structure = null;
     this.representation = null;
     this.url = null;
+    this.turn = Promise.resolve();
     this.isSlow = isSoftwareRenderer();
     marking.addEventListener("change", () => this.showMarks());
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.setColors());
   }
 
-  /** Show a structure. Throws an Error if it is not shown in time. text: mmCIF. */
-  async show(text, plddt) {
+  /**
+   * Show a structure after the previous one, unless another one is requested in the meantime.
+   * Throws an Error if it is not shown in time. text: mmCIF.
+   */
+  show(text, plddt) {
+    this.cancel();
+    this.latest = text;
+    const shown = this.turn.then(() => (
+      this.latest === text ? this.showNow(text, plddt) : undefined));
+    this.turn = shown.catch(() => undefined);
+    return shown;
+  }
+
+  /** Hide the current structure, because another one is loaded. */
+  cancel() {
+    this.latest = null;
     this.container.dataset.state = "loading";
+  }
+
+  async showNow(text, plddt) {
     const previous = this.structure;
     this.structure = null;
     if (this.url !== null) URL.revokeObjectURL(this.url);
@@ -105,7 +123,7 @@ class StructureView {
     this.setColors();
     this.plugin.managers.camera.orientAxes?.(undefined, 0);
     this.showMarks();
-    this.container.dataset.state = "ready";
+    if (this.latest === text) this.container.dataset.state = "ready";
   }
 
   /** Load Mol* and let it show the first structure. */

@@ -190,6 +190,14 @@ def test_relaxation_and_true_structure(page):
     assert "0.812" in row and "0.905" in row
 
 
+def test_the_last_of_several_quick_choices_is_shown(page):
+    for number in (10, 20, 30):
+        page.select(f"chain{number}")
+    page.wait_for_view()
+    assert page.text("#chain-title") == "chain30"
+    assert page.page.locator("#view canvas").count() == 1
+
+
 def test_a_failed_chain_shows_its_reason_and_names_are_text(page):
     page.page.get_by_role("button", name=MARKUP).click()
     page.page.wait_for_function("document.title && document.querySelector('#results').hidden")
