@@ -41,7 +41,7 @@ class ModelScores:
     seconds: float
     """Time of the forward, with synchronization."""
     peak_bytes: int
-    """Peak memory of the process on the device; on a CPU, the resident set."""
+    """Measured peak on the device (device_memory.PeakMeter)."""
     planned_peak_bytes: int
     """The peak of the memory plan."""
     plddt: tuple[float, ...]

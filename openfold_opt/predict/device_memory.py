@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import resource
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -88,14 +88,50 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def peak_bytes(device: torch.device, *, has_graphs: bool) -> int:
-    """Return the peak memory of this process: of a GPU since its last reset, else of the host."""
-    if device.type == "cuda":
-        # The memory of a captured graph is reserved, but does not count as allocated.
-        measure = torch.cuda.max_memory_reserved if has_graphs else torch.cuda.max_memory_allocated
-        return measure(device)
-    # Linux reports ru_maxrss in KiB.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+class PeakMeter:
+    """Measures the peak memory of a prediction, for comparison with its plan."""
+
+    def __init__(self, device: torch.device, *, held_bytes: int) -> None:
+        """Start the measurement.
+
+        Args:
+            device: of the prediction.
+            held_bytes: weights and features, which a CPU has in memory already.
+        """
+        self._device, self._held_bytes = device, held_bytes
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            _reset_peak_resident_bytes()
+            self._resident_before = _status_bytes("VmRSS")
+
+    def peak_bytes(self, *, has_graphs: bool) -> int:
+        """Return the peak since the start.
+
+        On a GPU this is the memory of the tensors, or what is reserved if there are graphs, whose
+        memory does not count as allocated. On a CPU it is `held_bytes` and the growth of the
+        resident set, without the interpreter and its libraries.
+        """
+        if self._device.type == "cuda":
+            measure = (
+                torch.cuda.max_memory_reserved if has_graphs else torch.cuda.max_memory_allocated
+            )
+            return measure(self._device)
+        return self._held_bytes + _status_bytes("VmHWM") - self._resident_before
+
+
+def _reset_peak_resident_bytes() -> None:
+    """Start a new peak of the resident set (Linux: proc(5), clear_refs)."""
+    # Without the permission, the peak of an earlier, longer chain counts.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _status_bytes(name: str) -> int:
+    """Return a size of this process from /proc/self/status."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    (line,) = [line for line in lines if line.startswith(f"{name}:")]
+    return int(line.split()[1]) * 1024
 
 
 def available_host_bytes() -> int:

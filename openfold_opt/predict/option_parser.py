@@ -298,8 +298,8 @@ def _add_presentation(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         default=[],
         metavar="PATH",
-        help="true structures, or directories of them: NAME.cif, 1abc.cif for 1abc_A, or a file "
-        "with the sequence; at the end, compare and write scores.json and pictures",
+        help="true structures, directories of them (NAME.cif, or 1abc.cif for 1abc_A), or "
+        "converted data (as --data-dir); at the end, compare and write scores.json and pictures",
     )
     group.add_argument(
         "--relax",

@@ -35,7 +35,7 @@ from openfold_opt.predict.chain_input import (
 )
 from openfold_opt.predict.chain_results import chain_result
 from openfold_opt.predict.command import choose_device
-from openfold_opt.predict.device_memory import peak_bytes, synchronize
+from openfold_opt.predict.device_memory import PeakMeter, synchronize
 from openfold_opt.predict.device_model import DeviceModel
 from openfold_opt.predict.fasta import check_sequence
 from openfold_opt.predict.file_names import weights_names
@@ -203,8 +203,7 @@ class Predictor:
         """Predict one chain from its features with one set of weights."""
         model = self._on_device.load(index)
         synchronize(self.device)
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
+        meter = PeakMeter(self.device, held_bytes=plan.weight_bytes + plan.feature_bytes)
         started = time.perf_counter()
         division = plan.prediction_plan(kernels=self._kernels[index], dap=self.dap)
         with matmul_precision(self.dtype):
@@ -224,7 +223,7 @@ class Predictor:
         return TimedPrediction(
             prediction=prediction,
             seconds=seconds,
-            peak_bytes=peak_bytes(self.device, has_graphs=plan.has_graphs),
+            peak_bytes=meter.peak_bytes(has_graphs=plan.has_graphs),
             warnings=warnings,
         )
 

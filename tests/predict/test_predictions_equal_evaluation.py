@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from benchmark.__main__ import main as benchmark
 from tests.support.predicted_scores import (
     TOLERANCE,
     evaluated_scores,
@@ -67,6 +69,19 @@ def test_scores_of_written_files_are_those_of_the_evaluation(
     assert sorted(expected) == sorted(chain_ids)
     found = scores(synthetic, chain_ids, run_dir, tmp_path / "out")
     assert found == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_a_validation_chain_is_predicted_and_compared(synthetic, chain_ids, run_dir, tmp_path):
+    expected = evaluated_scores(run_dir)
+    median = sorted(chain_ids, key=lambda name: (expected[name], name))[(len(chain_ids) - 1) // 2]
+    out = tmp_path / "prediction"
+    command = ["predict-validation", str(run_dir), "--data-dir", str(synthetic.shards)]
+    assert benchmark([*command, "--out", str(out)]) == 0
+    (entry,) = json.loads((out / "scores.json").read_text())["chains"].values()
+    assert (entry["truth"], entry["truth_chain"]) == (synthetic.shards.name, median)
+    assert entry["lddt_ca"] == pytest.approx(expected[median], abs=TOLERANCE)
+    names = (f"{median}.cif", f"{median}.png", f"{median}_superposed.png", "report.html")
+    assert all((out / name).stat().st_size > 0 for name in names)
 
 
 @pytest.mark.parametrize("options", [("--seed", "1"), ("--recycling", "0"), ("--checkpoint", "12")])

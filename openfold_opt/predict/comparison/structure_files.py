@@ -16,6 +16,8 @@ from openfold_opt.predict.comparison.structure_reader import (
     structure_stem,
 )
 from openfold_opt.predict.summary import SUMMARY_FILE, read_identity
+from openfold_opt.protein.reader import ShardReader
+from openfold_opt.protein.shard_format import INDEX_FILE_NAME, ShardError
 
 
 class PathError(ValueError):
@@ -80,16 +82,21 @@ class TrueStructures:
         """List the files.
 
         Args:
-            paths: structure files, and directories of them. Subdirectories are not searched.
+            paths: structure files, directories of them, and directories of shards. Subdirectories
+                are not searched.
             on_warning: receives a line about each property of a file that is ignored.
 
         Raises:
-            PathError: a path does not exist, or a directory has no structure files.
+            PathError: a path does not exist, a directory has no structure files, or shards cannot
+                be read.
         """
         self._by_stem: dict[str, Path] = {}
         self._files: list[Path] = []
+        self._shards: dict[Path, ShardReader] = {}
         for path in paths:
-            if path.is_dir():
+            if (path / INDEX_FILE_NAME).is_file():
+                self._shards[path] = _open_shards(path)
+            elif path.is_dir():
                 self._by_stem = _files_by_stem(path) | self._by_stem
             elif path.exists():
                 self._files.append(path)
@@ -104,9 +111,9 @@ class TrueStructures:
     ) -> tuple[Path, list[ChainStructure]]:
         """Return the file with the truth of a prediction, and its chains that may be meant.
 
-        A file NAME.cif belongs to the prediction NAME, and chain A of 1abc.cif to the prediction
-        1abc_A. Otherwise a file that was given itself, and not with its directory, belongs to the
-        predictions with the sequence of one of its chains.
+        A chain NAME of shards and a file NAME.cif belong to the prediction NAME, and chain A of
+        1abc.cif to the prediction 1abc_A. Otherwise a file that was given itself, and not with its
+        directory, belongs to the predictions with the sequence of one of its chains.
 
         Args:
             prediction: the prediction.
@@ -116,7 +123,11 @@ class TrueStructures:
             NoTruthError: no file belongs to the prediction.
             MatchError: the file does not have the chain in the name of the prediction.
             StructureError: the file is not a structure with protein chains.
+            ShardError: a shard is damaged.
         """
+        for path, reader in self._shards.items():
+            if prediction.name in reader.index.by_id:
+                return path, [_stored_chain(reader, prediction.name)]
         for name in dict.fromkeys((prediction.name, prediction.stem)):
             path = self._with_stem(name)
             if path is not None:
@@ -150,6 +161,24 @@ class TrueStructures:
                 f"{', '.join(chain.name for chain in chains)}"
             )
         return named
+
+
+def _open_shards(path: Path) -> ShardReader:
+    """Open a directory of shards. Raises PathError."""
+    try:
+        return ShardReader(path)
+    except (ShardError, OSError) as error:
+        raise PathError(str(error)) from error
+
+
+def _stored_chain(reader: ShardReader, chain_id: str) -> ChainStructure:
+    stored = reader.structure(chain_id)
+    return ChainStructure(
+        name=chain_id,
+        sequence=stored.sequence,
+        positions=stored.all_atom_positions,
+        atom_mask=stored.all_atom_mask,
+    )
 
 
 def _mismatch(chain: ChainStructure, candidates: Sequence[ChainStructure]) -> str | None:
