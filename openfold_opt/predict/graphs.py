@@ -78,7 +78,12 @@ def graph_length(num_residues: int) -> int:
 
 
 def graph_bytes(
-    config: ModelConfig, sizes: ChainSizes, *, pair_bytes: int, num_operators: int
+    config: ModelConfig,
+    sizes: ChainSizes,
+    *,
+    pair_bytes: int,
+    forward_bytes: int,
+    num_operators: int,
 ) -> int:
     """Return the memory that graphs take on the device in addition to the tensors of a forward.
 
@@ -86,13 +91,15 @@ def graph_bytes(
         config: sizes of the model.
         sizes: of the features; all kept graphs are counted with them.
         pair_bytes: bytes of the pair representation.
+        forward_bytes: peak of a forward.
         num_operators: operators of a pass, each a node of a graph.
     """
     channels = config.c_m + 2 * config.c_s + 37 * 3 + 3
     state = pair_bytes + 4 * sizes.num_residues * channels
     features = replace(sizes, num_passes=1).feature_bytes()
-    # The pair representation of one graph is part of the forward.
-    return KEPT_GRAPHS * (features + state + BYTES_PER_NODE * num_operators) - pair_bytes
+    # The pool of the graphs stays reserved while a chain of another shape is computed without one.
+    pool = forward_bytes - pair_bytes
+    return KEPT_GRAPHS * (features + state + BYTES_PER_NODE * num_operators) + pool - pair_bytes
 
 
 class PassGraphs:

@@ -84,7 +84,13 @@ def plan_memory(
     plan = _plan(config, sizes, dtype, device_of(device), dap_size)
     if not uses_graphs:
         return plan
-    size = graph_bytes(config, sizes, pair_bytes=plan.pair_bytes, num_operators=plan.num_operators)
+    size = graph_bytes(
+        config,
+        sizes,
+        pair_bytes=plan.pair_bytes,
+        forward_bytes=plan.forward_bytes,
+        num_operators=plan.num_operators,
+    )
     return replace(plan, graph_bytes=size)
 
 

@@ -7,10 +7,11 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+import zipfile
 
 import pytest
 
-from tests.docker.test_container import ROOT, install, missing_requirements
+from tests.docker.test_container import PROJECT, ROOT, install, missing_requirements
 
 PACKAGES = ROOT / "docker/base_image_packages.txt"
 PYTHON_VERSION = "3.12"
@@ -40,6 +41,21 @@ def package_index():
         pytest.skip(f"the package index cannot be reached: {error}")
 
 
+def write_wheel_of_ihm(folder: pathlib.Path) -> None:
+    """Write an empty wheel of ihm, which pip builds from its source in the image.
+
+    For another platform, pip builds nothing.
+    """
+    (version,) = (pin[5:] for pin in PROJECT["dependencies"] if pin.startswith("ihm=="))
+    information = f"ihm-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"ihm-{version}-py3-none-any.whl", "w") as wheel:
+        metadata = f"Metadata-Version: 2.1\nName: ihm\nVersion: {version}\n"
+        wheel.writestr(f"{information}/METADATA", metadata)
+        tags = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        wheel.writestr(f"{information}/WHEEL", tags)
+        wheel.writestr(f"{information}/RECORD", "")
+
+
 def resolve(folder: pathlib.Path, packages: list[str], *extras: str):
     """Run docker/install_requirements.sh as a dry run. Return the process and the requirements."""
     installed = folder / "packages"
@@ -47,8 +63,9 @@ def resolve(folder: pathlib.Path, packages: list[str], *extras: str):
         install(installed, *package.split("=="))
     shown, (missing, _) = missing_requirements(folder, installed, *extras)
     assert shown.returncode == 0, shown.stderr
+    write_wheel_of_ihm(folder)
     command = [
-        *(sys.executable, "-m", "pip", "install", "--dry-run", "--quiet"),
+        *(sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--find-links", folder),
         *("--disable-pip-version-check", "--target", folder / "target"),
         *("--python-version", PYTHON_VERSION, "--only-binary=:all:"),
         *(f"--platform={platform}" for platform in PLATFORMS),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.fake_prediction import predict, write_fasta
 from tests.support.prediction_inputs import SyntheticData, write_synthetic_data
 
 
@@ -16,6 +15,9 @@ def synthetic(tmp_path_factory) -> SyntheticData:
 @pytest.fixture
 def run(tmp_path, capsys):
     """Predict a dict of sequences in tmp_path/out; return exit code, output and errors."""
+
+    # Tests on a GPU share this file and need no packages of the command.
+    from tests.support.fake_prediction import predict, write_fasta
 
     def predict_chains(sequences, *options, weights=("w_ptm",)):
         fasta = write_fasta(tmp_path / "in.fasta", sequences)

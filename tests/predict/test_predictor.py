@@ -4,8 +4,11 @@ import gemmi
 import numpy as np
 import pytest
 
+from openfold_opt.kernels.interface import KernelConfig
 from openfold_opt.predict import Predictor, PredictorSettings
 from openfold_opt.predict.__main__ import main
+from openfold_opt.predict.chain_input import ChainInput
+from tests.support.operator_recorder import OperatorRecorder
 
 SEQUENCE = "MKTAYIAKQRQISFVKSH"
 
@@ -153,3 +156,32 @@ def test_a_plan_of_an_input_needs_no_alignments(shared, tmp_path, capsys):
 def test_a_plan_with_more_ranks_than_residues_is_refused(shared, capsys):
     code, text = plan(shared, capsys, "--length", 20, "--dap", 30)
     assert code == 1 and "20 residues cannot be shared between 30 ranks" in text
+
+
+def test_graphs_change_no_result(shared, monkeypatch):
+    recorders = []
+
+    def new_recorder(device, remedy):
+        recorders.append(OperatorRecorder())
+        return recorders[-1]
+
+    path = weights(shared, "model_1_ptm_tiny.npz")
+    expected = Predictor(path, device="cpu", settings=settings(shared, graphs="off"))
+    with pytest.raises(ValueError, match="not a GPU; use auto or off"):
+        Predictor(path, device="cpu", settings=settings(shared, graphs="on"))
+    # The graphs of a GPU, with a recorder that works on a CPU.
+    monkeypatch.setattr("openfold_opt.predict.predictor.obstacle_to_graphs", lambda *args: None)
+    monkeypatch.setattr("openfold_opt.predict.device_model.CudaRecorder", new_recorder)
+    # The recorder sees operators of PyTorch, and not the kernels in C++.
+    reference = KernelConfig.all("reference")
+    monkeypatch.setattr("openfold_opt.predict.predictor.KernelConfig.all", lambda _: reference)
+    predictor = Predictor(path, device="cpu", settings=settings(shared))
+    for sequence in (SEQUENCE, SEQUENCE[:-3]):
+        chain = ChainInput(name="q", sequence=sequence, letters=sequence, origin="test")
+        plan = predictor.plan(chain, 0)
+        assert plan.sizes.num_residues == 64
+        assert plan.peak_bytes > plan.graph_bytes > plan.forward_bytes
+        found, without = predictor.predict(sequence).best, expected.predict(sequence).best
+        np.testing.assert_allclose(found.positions, without.positions, atol=1e-3)
+        assert found.ptm == pytest.approx(without.ptm, rel=1e-4)
+    assert [recorder.num_replays for recorder in recorders] == [2]

@@ -42,7 +42,7 @@ class ChainPage {
   }
 
   select(stem) {
-    if (this.data?.record.stem !== stem) location.hash = encodeURIComponent(stem);
+    if (this.requested !== stem) location.hash = encodeURIComponent(stem);
   }
 
   async showChain(stem) {

@@ -21,7 +21,7 @@ import pytest
 from data_prep.__main__ import main
 from data_prep.convert.listings import read_listing
 from data_prep.parsers import file_access
-from openfold_opt.protein import shard_format
+from openfold_opt.protein import replace_file
 from openfold_opt.protein.reader import ShardReader
 from tests.support import raw_data
 from tests.support.fault_injection import FAULTS, Fault, Tree
@@ -87,7 +87,7 @@ def read_chain(reader: ShardReader, chain_id: str) -> Expected:
 
 @pytest.mark.parametrize("batch", range(NUM_BATCHES))
 def test_each_chain_is_correct_or_reported(batch, clean, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(shard_format.os, "fsync", lambda _: None)
+    monkeypatch.setattr(replace_file.os, "fsync", lambda _: None)
     raw, expected = clean
     for seed in range(batch, NUM_CASES, NUM_BATCHES):
         root = tmp_path / str(seed)

@@ -193,6 +193,7 @@ def test_relaxation_and_true_structure(page):
 def test_the_last_of_several_quick_choices_is_shown(page):
     for number in (10, 20, 30):
         page.select(f"chain{number}")
+    page.page.wait_for_function("document.querySelector('#chain-title').innerText === 'chain30'")
     page.wait_for_view()
     assert page.text("#chain-title") == "chain30"
     assert page.page.locator("#view canvas").count() == 1
