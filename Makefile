@@ -66,6 +66,7 @@ real-demo:       ## the example entries of examples/own_data to a trained model 
 	    --set selection.validation_share=0 --set data.crop_size=48 --set max_steps=$(STEPS) \
 	    || grep -q '"status": "finished"' $(REAL_DEMO)/run.json
 	$(PYTHON) -m benchmark export $(REAL_DEMO) $(REAL_DEMO)/weights.pt
+	$(PYTHON) -m benchmark predict-validation $(REAL_DEMO) --data-dir data/real-demo/shards
 
 stress-starts:   ## 500 starts and ends of tiny runs of two and four ranks under load
 	OMP_NUM_THREADS=1 $(PYTHON) -m tests.train.stress_starts

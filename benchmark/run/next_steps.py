@@ -58,6 +58,9 @@ def describe_next_steps(folder: Path, log: Path, *, reached: bool) -> str:
     if any((folder / CHECKPOINT_FOLDER).glob("*")):
         lines.append(f"  python -m benchmark export {run_dir} weights.pt   # one file of weights")
         lines.append(
+            f"  python -m benchmark predict-validation {run_dir} --data-dir D   # a structure"
+        )
+        lines.append(
             f"  python -m openfold_opt.predict my.fasta --alignments DIR --weights {run_dir} "
             "--out predictions   # structures"
         )

@@ -29,7 +29,8 @@ def add_parser(subparsers) -> None:
         help="predict a validation chain of a run: structure, picture and report",
         description="Predict a validation chain with the newest weights of a run, with the seed, "
         "templates and recycling iterations of its evaluation, and compare the structure with the "
-        "true one. Exit code: that of the prediction (0 success, 1 failed).",
+        "true one. With --chain, the chain may be one that the run trained on; a line says so. "
+        "Exit code: that of the prediction (0 success, 1 failed).",
     )
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="output directory of a run")
     add_data_dir_option(parser)
@@ -49,6 +50,8 @@ def add_parser(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Predict the chain, and return the exit code of the prediction."""
     chain_id = args.chain or median_chain(args.run_dir)
+    if chain_id not in _evaluated_chains(args.run_dir):
+        print(f"{chain_id} is no validation chain of this run, which may have trained on it")
     try:
         entry = ShardIndex.load(args.data_dir).by_id.get(chain_id)
     except (ShardError, OSError) as error:
@@ -78,11 +81,19 @@ def median_chain(run_dir: Path) -> str:
     Raises:
         BenchmarkError: the run has no evaluation.
     """
-    evaluations = read_evaluations(run_dir)
-    if not evaluations:
+    chains = _evaluated_chains(run_dir)
+    if not chains:
         raise BenchmarkError(
             f"{run_dir / EVALUATIONS_FILE} is empty or does not exist; expected a run that "
             "evaluated at least once, or --chain ID"
         )
-    chains = sorted(evaluations[-1].chains, key=lambda chain: (chain.lddt_ca, chain.chain_id))
-    return chains[(len(chains) - 1) // 2].chain_id
+    ranking = sorted(chains, key=lambda chain_id: (chains[chain_id], chain_id))
+    return ranking[(len(ranking) - 1) // 2]
+
+
+def _evaluated_chains(run_dir: Path) -> dict[str, float]:
+    """Return lDDT-Ca by chain of the last evaluation of a run; empty without an evaluation."""
+    evaluations = read_evaluations(run_dir)
+    return (
+        {chain.chain_id: chain.lddt_ca for chain in evaluations[-1].chains} if evaluations else {}
+    )

@@ -31,8 +31,8 @@ class ChainPlan(Protocol):
     def as_json(self) -> dict[str, object]:
         """Return the entry of the record."""
 
-    def describe(self) -> list[str]:
-        """Return lines with the peak, its parts and the expected time."""
+    def summary(self) -> list[str]:
+        """Return lines with the peak and the expected time."""
 
     def refusal(self) -> str:
         """Say why the chain does not fit, and how many GPUs would do."""

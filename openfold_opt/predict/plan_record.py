@@ -130,6 +130,11 @@ class MemoryPlan:
         """Return lines with the peak, its parts and the expected time."""
         return list(self._lines())
 
+    def summary(self) -> list[str]:
+        """Return lines with the peak and the expected time."""
+        lines = self.describe()
+        return [*lines[:2], lines[-1]]
+
     def refusal(self) -> str:
         """Say why the chain does not fit, and how many GPUs would do."""
         if not self.fits_host:
@@ -188,10 +193,16 @@ class MemoryPlan:
             )
         share = f", {self.expected.communication_share:.0%} of it communication"
         return (
-            f"{self.expected.seconds:,.0f} s (an estimate, not a measurement)"
+            f"{_seconds(self.expected.seconds)} (an estimate, not a measurement)"
             f"{share if self.division.dap_size > 1 else ''}"
         )
 
 
+def _seconds(seconds: float) -> str:
+    """Return a time as text; below 10 s with two digits."""
+    return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+
+
 def _gib(size: int) -> str:
-    return f"{size / GIB:,.2f} GiB"
+    """Return a size as text; below a tenth of a GiB in MiB."""
+    return f"{size / GIB:,.2f} GiB" if size >= GIB / 10 else f"{size * 1024 / GIB:,.1f} MiB"

@@ -68,7 +68,7 @@ def _describe_plans(models: Models, jobs: Sequence[ChainJob]) -> Iterator[str]:
         if not refused:
             largest = max(plans, key=lambda plan: plan.peak_bytes)
             yield f"memory plan of the longest chain that fits, {short_name(job.chain.name)}:"
-            yield from largest.describe()
+            yield from largest.summary()
             break
         refusals.append(f"does not fit: {short_name(job.chain.name)}: {refused[0]}")
     yield from _first(refusals, what="chains that do not fit")

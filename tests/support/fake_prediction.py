@@ -100,7 +100,7 @@ class FakePlan:
         """Return the entry of the record."""
         return {"peak_bytes": self.peak_bytes}
 
-    def describe(self) -> list[str]:
+    def summary(self) -> list[str]:
         """Return lines."""
         return ["peak 1.00 GiB"]
 

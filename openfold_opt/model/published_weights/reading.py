@@ -61,7 +61,8 @@ _DEEPSPEED_POINTER, _DEEPSPEED_FILE = "latest", "mp_rank_00_model_states.pt"
 
 _OF_ALPHAFOLD2 = Setting(value="of AlphaFold2", origin="default")
 _REMEDIES: Mapping[Origin, str] = {
-    "default": "if this is a model of other sizes, give them with --model-config FILE",
+    "default": "if this is a model of other sizes, give them with --model-config FILE "
+    "(the config.json of its run)",
     "option": "name the file with the sizes of this model with --model-config FILE",
     "run": "choose weights of this model",
     "weights": "the file is not complete, so fetch it again",
@@ -242,8 +243,8 @@ def _check(
     if mismatch is None:
         return
     raise WeightsError(
-        f"{path} does not fit the model with the sizes {sizes.value}; {mismatch}; "
-        f"{_REMEDIES[sizes.origin]}"
+        f"{path} does not fit the model with the sizes {sizes.value}; "
+        f"{_REMEDIES[sizes.origin]}; {mismatch}"
     )
 
 

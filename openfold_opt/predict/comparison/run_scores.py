@@ -59,6 +59,7 @@ def score_run(
         # No chain is finished.
         return
     compared: list[ComparedChain] = []
+    without: list[str] = []
     failed: list[FailedComparison] = []
     pictures: dict[str, str] = {}
     for result in compare_files(predictions, truths, on_warning=write_line):
@@ -71,11 +72,15 @@ def score_run(
         elif result.has_truth:
             failed.append(result)
             write_line(f"{result.key}: not compared with its truth: {result.message}")
+        else:
+            without.append(result.message)
     document = scores_document(compared, failed)
     for key, name in pictures.items():
         document["chains"][key]["picture"] = name
     write_atomically(folder / SCORES_FILE, json.dumps(document).encode())
     write_line(_describe_mean(compared, num_chains=len(predictions)))
+    if without and not compared:
+        write_line(without[0])
 
 
 def remove_scores(folder: Path, stems: Collection[str]) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import threading
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
+import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -15,6 +19,23 @@ DOTS_PER_INCH = 200
 DARK, GRAY, LIGHT = "#222222", "#6B6B6B", "#D0D0D0"
 _FONT = "DejaVu Sans"
 """Comes with Matplotlib."""
+
+
+_STYLE_LOCK = threading.Lock()
+"""The settings of Matplotlib are global."""
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def in_default_style(draw: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function that draws: the user's settings of Matplotlib do not apply to it."""
+
+    @wraps(draw)
+    def decorated(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _STYLE_LOCK, matplotlib.style.context("default"):
+            return draw(*args, **kwargs)
+
+    return decorated
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -42,8 +63,8 @@ def write_heading(figure: Figure, title: str, line: str) -> None:
         (0.95, shorten(title, 64), {"fontsize": 13, "fontweight": "bold", "color": DARK}),
         (0.915, shorten(line, 110), {"fontsize": 9, "color": GRAY}),
     )
-    for y, text, style in texts:
-        figure.text(0.025, y, drawable(text), parse_math=False, fontfamily=_FONT, **style)
+    for y, text, settings in texts:
+        figure.text(0.025, y, drawable(text), parse_math=False, fontfamily=_FONT, **settings)
 
 
 def shorten(text: str, max_characters: int) -> str:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from openfold_opt.predict.chain_structure import ChainStructure
 from openfold_opt.predict.pictures.canvas import (
     add_title,
+    in_default_style,
     new_figure,
     png_bytes,
     write_heading,
@@ -99,6 +100,7 @@ def draw_chain(path: str | os.PathLike[str], picture: ChainPicture) -> None:
     write_atomically(Path(path), chain_png(picture))
 
 
+@in_default_style
 def chain_png(picture: ChainPicture) -> bytes:
     """Return a PNG of 1600 x 1200 pixels with four panels.
 

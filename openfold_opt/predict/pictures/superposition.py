@@ -13,6 +13,7 @@ from openfold_opt.predict.chain_structure import ChainStructure
 from openfold_opt.predict.pictures.canvas import (
     add_label,
     add_title,
+    in_default_style,
     new_figure,
     png_bytes,
     style_axes,
@@ -39,6 +40,7 @@ _MIN_TOP = 2.0
 """A distance panel ends at least here, so that a good prediction looks like one, angstrom."""
 
 
+@in_default_style
 def draw_superposition(
     path: str | os.PathLike[str],
     predicted: ChainStructure,

@@ -98,6 +98,7 @@ function scorePanel(data) {
   return panel("True structure",
     factList([
       ["Structure", scores.truth_chain ? `${scores.truth}, chain ${scores.truth_chain}` : scores.truth],
+      ["Compared", "the structure as predicted, without relaxation"],
       ["Compared residues", formatNumber(scores.num_matched)],
       ["lDDT-Cα", formatNumber(scores.lddt_ca, 3)],
       ["lDDT, all atoms", formatNumber(scores.lddt_all_atom, 3)],

@@ -44,3 +44,11 @@ def test_the_median_of_the_last_evaluation_is_chosen(tmp_path):
 def test_a_directory_without_run_or_data_is_refused(tmp_path, capsys, chain, message):
     code = main(["predict-validation", str(tmp_path), "--data-dir", str(tmp_path), *chain])
     assert code == 2 and message in capsys.readouterr().err
+
+
+def test_a_chain_that_was_not_evaluated_is_named(tmp_path, capsys):
+    write_evaluations(tmp_path, {"a": 0.1})
+    main(["predict-validation", str(tmp_path), "--data-dir", str(tmp_path), "--chain", "b"])
+    assert "b is no validation chain of this run" in capsys.readouterr().out
+    main(["predict-validation", str(tmp_path), "--data-dir", str(tmp_path), "--chain", "a"])
+    assert "no validation chain" not in capsys.readouterr().out

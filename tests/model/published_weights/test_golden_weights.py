@@ -106,7 +106,7 @@ def test_other_sizes_need_the_option(shared):
     message = str(caught.value)
     assert "does not fit the model with the sizes of AlphaFold2" in message
     assert "evoformer/left_single//weights [22, 16] instead of [22, 128]" in message
-    assert message.endswith("give them with --model-config FILE")
+    assert "give them with --model-config FILE (the config.json of its run); " in message
 
 
 def test_settings_have_their_origins(shared):

@@ -7,6 +7,7 @@ import gc
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -167,3 +168,12 @@ def test_equal_bytes_in_threads_and_no_figure_stays(tmp_path):
 def test_wrong_input_is_named(change, message):
     with pytest.raises(ValueError, match=message):
         ChainPicture(**{"structure": chain(helix(16))} | change)
+
+
+def test_settings_of_the_user_do_not_apply():
+    picture = ChainPicture(structure=chain(helix(20), np.full(20, 80.0)))
+    expected = chain_png(picture)
+    settings = {"text.usetex": True, "savefig.dpi": 30, "axes.grid": True, "lines.linewidth": 9}
+    with matplotlib.rc_context(settings):
+        assert chain_png(picture) == expected
+        assert matplotlib.rcParams["axes.grid"]
