@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from openfold_opt.predict.confidence_classes import CLASSES, class_indices
+
 MAX_RESIDUES_OF_PAE_JSON = 3000
 """Longer chains get the JSON file of the aligned error on request only: it has N_res^2 numbers."""
-_CATEGORIES = ((50.0, "D"), (70.0, "L"), (90.0, "M"))
-"""Upper ends of the categories of pLDDT; the highest one is H."""
 _NUMBERS_PER_BLOCK = 2**18
 
 
@@ -23,13 +23,9 @@ def confidence_json(plddt: np.ndarray) -> str:
     content = {
         "residueNumber": list(range(1, len(scores) + 1)),
         "confidenceScore": scores,
-        "confidenceCategory": [_category(score) for score in scores],
+        "confidenceCategory": [CLASSES[index].letter for index in class_indices(plddt)],
     }
     return json.dumps(content, separators=(",", ":"), allow_nan=False)
-
-
-def _category(score: float) -> str:
-    return next((name for end, name in _CATEGORIES if score < end), "H")
 
 
 def has_pae_json(num_residues: int, requested: bool | None) -> bool:

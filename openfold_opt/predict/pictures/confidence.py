@@ -1,30 +1,10 @@
-"""The four classes of confidence of the AlphaFold database, with their colors."""
+"""Colors of residues by their confidence."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-
-@dataclass(frozen=True, kw_only=True)
-class ConfidenceClass:
-    """A range of pLDDT with its color."""
-
-    label: str
-    above: float
-    """The class has the pLDDT above this value, up to the next class."""
-    color: str
-
-
-CLASSES = (
-    ConfidenceClass(label="Very low (< 50)", above=-1.0, color="#FF7D45"),
-    ConfidenceClass(label="Low (50\N{EN DASH}70)", above=50.0, color="#FFDB13"),
-    ConfidenceClass(label="Confident (70\N{EN DASH}90)", above=70.0, color="#65CBF3"),
-    ConfidenceClass(label="Very high (> 90)", above=90.0, color="#0053D6"),
-)
-"""In the order of increasing confidence."""
-MAX_PLDDT = 100.0
+from openfold_opt.predict.confidence_classes import CLASSES, class_indices
 
 
 def confidence_colors(plddt: np.ndarray) -> np.ndarray:
@@ -32,10 +12,7 @@ def confidence_colors(plddt: np.ndarray) -> np.ndarray:
 
     plddt: [N_res], 0..100.
     """
-    limits = [item.above for item in CLASSES[1:]]
-    colors = np.array([rgb(item.color) for item in CLASSES])
-    # With side="left", a value equal to a limit is in the lower class.
-    return colors[np.searchsorted(limits, plddt, side="left")]
+    return np.array([rgb(item.color) for item in CLASSES])[class_indices(plddt)]
 
 
 def rgb(color: str) -> np.ndarray:

@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from openfold_opt.predict.confidence_classes import CLASSES, MAX_PLDDT
 from openfold_opt.predict.pictures.canvas import (
     DARK,
     add_label,
     add_title,
     style_axes,
 )
-from openfold_opt.predict.pictures.confidence import CLASSES, MAX_PLDDT
 from openfold_opt.predict.pictures.pae_image import block_starts
 
 ANGSTROM = "\N{LATIN CAPITAL LETTER A WITH RING ABOVE}"
@@ -59,7 +59,7 @@ def draw_plddt(axes: Axes, plddt: np.ndarray) -> None:
     """Draw the pLDDT along the chain over bands in the colors of the classes."""
     style_axes(axes)
     add_title(axes, "pLDDT along the chain")
-    limits = [0.0, *(item.above for item in CLASSES[1:]), MAX_PLDDT]
+    limits = [*(item.lowest for item in CLASSES), MAX_PLDDT]
     for item, low, high in zip(CLASSES, limits[:-1], limits[1:]):
         color = np.array(to_rgb(item.color))
         axes.axhspan(

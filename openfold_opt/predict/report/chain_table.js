@@ -2,15 +2,15 @@
 
 /** Bands of the pLDDT as in the AlphaFold database: lowest value, name, color. */
 const PLDDT_BANDS = [
-  { above: 90, name: "Very high", limits: "> 90", color: "#0053d6" },
-  { above: 70, name: "Confident", limits: "70–90", color: "#65cbf3" },
-  { above: 50, name: "Low", limits: "50–70", color: "#ffdb13" },
-  { above: -Infinity, name: "Very low", limits: "< 50", color: "#ff7d45" },
+  { lowest: 90, name: "Very high", limits: "> 90", color: "#0053d6" },
+  { lowest: 70, name: "Confident", limits: "70–90", color: "#65cbf3" },
+  { lowest: 50, name: "Low", limits: "50–70", color: "#ffdb13" },
+  { lowest: 0, name: "Very low", limits: "< 50", color: "#ff7d45" },
 ];
 
 /** Return the band of a pLDDT. */
 function plddtBand(value) {
-  return PLDDT_BANDS.find((band) => value > band.above);
+  return PLDDT_BANDS.find((band) => value >= band.lowest);
 }
 
 /** Return a pLDDT as text with a colored bar. */

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from openfold_opt.predict.confidence_classes import CLASSES
 from openfold_opt.predict.pictures import ChainPicture, draw_chain
 from openfold_opt.predict.pictures.chain_picture import PLACES, chain_png
-from openfold_opt.predict.pictures.confidence import CLASSES, confidence_colors, rgb
+from openfold_opt.predict.pictures.confidence import confidence_colors, rgb
 from tests.support.drawn_chains import chain, helix, part, pixels_of, strand
 
 CLASS_VALUES = (30.0, 60.0, 80.0, 95.0)
@@ -32,7 +33,7 @@ def hue_of(color):
 
 
 def test_colors_of_the_limits():
-    colors = confidence_colors(np.array([0.0, 50.0, 50.01, 70.0, 70.01, 90.0, 90.01, 100.0]))
+    colors = confidence_colors(np.array([0.0, 49.99, 49.996, 50.0, 70.0, 89.99, 90.0, 100.0]))
     expected = [CLASSES[i].color for i in (0, 0, 1, 1, 2, 2, 3, 3)]
     assert np.array_equal(colors, [rgb(color) for color in expected])
 
