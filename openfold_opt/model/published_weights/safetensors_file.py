@@ -49,6 +49,5 @@ def require_safetensors(what: str) -> None:
     """Raise WeightsError if the package is not installed. what: the reason why it is needed."""
     if importlib.util.find_spec("safetensors") is None:
         raise WeightsError(
-            f"{what}, which needs the package safetensors; install it with pip install "
-            "'openfold-opt[safetensors]', or pip install safetensors"
+            f"{what}, which needs the package safetensors; install it with pip install safetensors"
         )

@@ -30,8 +30,7 @@ def check_openmm() -> None:
     """Raise ValueError if OpenMM is not installed."""
     if importlib.util.find_spec("openmm") is None:
         raise ValueError(
-            "relaxation needs the package openmm, which is not installed; "
-            "pip install 'openfold-opt[relax]'"
+            "relaxation needs the package openmm, which is not installed; pip install openmm"
         )
 
 

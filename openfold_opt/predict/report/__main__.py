@@ -12,7 +12,7 @@ from openfold_opt.predict.report.writing import REPORT_FILE, write_report
 PROG = "python -m openfold_opt.predict.report"
 DESCRIPTION = """\
 Write one page with all chains of a prediction. It opens from disk, without a network. The 3-D view
-needs the package ipymolstar (pip install 'openfold-opt[report]') when the page is written; without
+needs the package ipymolstar (pip install ipymolstar) when the page is written; without
 it the page has pictures. `python -m openfold_opt.predict` writes the same page at its end.
 """
 

@@ -11,11 +11,11 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy_format
 
+from openfold_opt.predict.file_names import PAE
+
 MAX_PIXELS = 512
 """Largest width of the image. Up to this number of residues the image has every value."""
 STEPS_PER_ANGSTROM = 10
-PAE_KEY = "pae"
-"""Name of the matrix in the file."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,7 +49,7 @@ def read_pae_image(path: Path, *, num_residues: int) -> PaeImage:
     num_pixels = -(-num_residues // block)
     tenths = np.empty((num_pixels, num_pixels), np.uint16)
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{PAE_KEY}.npy") as file:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{PAE}.npy") as file:
             for pixel, rows in enumerate(_row_blocks(file, num_residues, block)):
                 tenths[pixel] = _row_of_pixels(rows, block)
     except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:

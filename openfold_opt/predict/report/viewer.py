@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGE = "ipymolstar"
-INSTALL = "pip install 'openfold-opt[report]'"
+INSTALL = "pip install ipymolstar"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from tests.support.real_chains import damaged_chain
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("openmm") is None,
-    reason="openmm is not installed; pip install 'openfold-opt[relax]'",
+    reason="openmm is not installed; pip install openmm",
 )
 TWO_WEIGHTS = ("w_ptm", "v")
 
@@ -120,7 +120,7 @@ def test_a_missing_package_is_refused_before_the_start(run, predicted, tmp_path,
     monkeypatch.setitem(sys.modules, "openmm", None)
     code, _, errors = run(predicted, "--relax", "best")
     assert code == 2
-    assert "pip install 'openfold-opt[relax]'" in errors
+    assert "pip install openmm" in errors
     assert not (tmp_path / "out").exists()
     assert run(predicted)[0] == 0
     assert records_of(tmp_path / "out")[1] == [None]

@@ -227,7 +227,7 @@ def test_without_the_viewer_chains_are_loaded_from_files(browser, tmp_path, monk
     path = write_report(tmp_path)
     with open_page(browser, path, color_scheme="dark") as opened:
         opened.page.wait_for_selector("#view[data-state=picture] img")
-        assert "pip install 'openfold-opt[report]'" in opened.text("#view")
+        assert "pip install ipymolstar" in opened.text("#view")
         opened.select("c#1")
         opened.page.wait_for_function("document.querySelector('#chain-title').textContent == 'c#1'")
         opened.point_at("#pae canvas", *map_place(opened, aligned=1, scored=599, num_residues=600))

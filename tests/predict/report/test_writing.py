@@ -187,7 +187,7 @@ def test_without_the_viewer_the_page_says_so(results, monkeypatch):
     monkeypatch.setattr(writing, "read_viewer", viewer.read_viewer)
     monkeypatch.setattr(viewer.importlib.util, "find_spec", lambda name: None)
     page = write_report(results).read_text()
-    assert 'id="viewer-script"' not in page and "openfold-opt[report]" in page
+    assert 'id="viewer-script"' not in page and "pip install ipymolstar" in page
 
 
 def test_another_version_of_the_viewer_is_an_error(tmp_path, monkeypatch):
