@@ -125,7 +125,7 @@ def test_a_published_form_gives_the_same_loss(parent, tmp_path, form):
 def test_weights_of_another_model_are_refused(parent, tmp_path):
     config, state = tiny_weights(has_templates=False)
     path = weights_file(tmp_path / "weights", config, state, form="openfold")
-    with pytest.raises(SetupError, match="with the sizes of this run; .*; choose weights of this"):
+    with pytest.raises(SetupError, match="with the sizes of this run; choose weights of this"):
         train(tiny_config(), tmp_path / "new", init_checkpoint=path)
 
 
