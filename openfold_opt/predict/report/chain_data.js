@@ -8,7 +8,10 @@ function readRun() {
 
 /** Return the bytes of gzip in base64. */
 async function decompress(text) {
-  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const letters = atob(text);
+  // A loop is many times as fast as Uint8Array.from with a function, for megabytes of Mol*.
+  const bytes = new Uint8Array(letters.length);
+  for (let index = 0; index < letters.length; index++) bytes[index] = letters.charCodeAt(index);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
