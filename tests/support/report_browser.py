@@ -58,7 +58,7 @@ class OpenPage:
         return self.page.locator("#chain-table tbody th").all_inner_texts()
 
     def pixels(self, selector: str) -> np.ndarray:
-        """Return uint8 [height, width, 3] of an element as it is in the window."""
+        """Return a screenshot of an element as uint8 [height, width, 3]."""
         picture = self.page.locator(selector).screenshot()
         return (
             (matplotlib.image.imread(io.BytesIO(picture))[..., :3] * 255).round().astype(np.uint8)

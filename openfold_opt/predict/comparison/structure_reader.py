@@ -103,7 +103,7 @@ def _parse(path: Path) -> gemmi.Structure:
     try:
         return gemmi.read_structure_string(content, format=gemmi.CoorFormat.Detect)
     except (ValueError, RuntimeError) as error:
-        # gemmi adds the line of the file on a line of its own.
+        # The second line of the message of gemmi quotes the file.
         reason = str(error).splitlines()[0]
         raise StructureError(
             f"{path} is not a complete mmCIF or PDB file ({reason}); if it was copied or "

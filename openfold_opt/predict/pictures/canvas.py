@@ -56,8 +56,8 @@ def png_bytes(figure: Figure) -> bytes:
 def write_heading(figure: Figure, title: str, line: str) -> None:
     """Write a title and a line below it at the top of a figure.
 
-    Any text is written as it is: `$` begins no formula, and no character is without a glyph. A text
-    that is too long is cut.
+    Any text can be written: `$` does not start a formula, and characters that the font does not
+    have are replaced. A text that is too long is cut.
     """
     texts = (
         (0.95, shorten(title, 64), {"fontsize": 13, "fontweight": "bold", "color": DARK}),

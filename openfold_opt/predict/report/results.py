@@ -20,7 +20,7 @@ _RECORD_KEYS = ("name", "stem", "sequence", "status", "models", "warnings", "tem
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """Content of an output directory as it is in the JSON files."""
+    """Content of the JSON files of an output directory."""
 
     folder: Path
     summary: Mapping
