@@ -21,6 +21,7 @@ from openfold_opt.train.evaluation.evaluator import EvaluationConfig
 from openfold_opt.train.optim.adam import OptimizerConfig
 from openfold_opt.train.optim.lr_schedule import ScheduleConfig
 from openfold_opt.train.optim.weight_average import WeightAverageConfig
+from openfold_opt.train.phase_config import PhaseConfig
 from openfold_opt.train.precision import Precision, check_precision
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class RunConfig:
     """
     max_steps: int = field(default=2000, metadata=_IMPLEMENTATION)
     """Optimizer steps after which the run ends, with a last evaluation, at the latest."""
+    phases: tuple[PhaseConfig, ...] = field(default=(), metadata=_IMPLEMENTATION)
+    """Phases of the run, in order; empty: one, which ends at evaluation.target_lddt_ca."""
     use_dropout: bool = field(default=True, metadata=_MATHEMATICAL)
     """False: train without dropout, regardless of the dropout rates of the model."""
     init_checkpoint_sha256: str | None = field(default=None, metadata=_MATHEMATICAL)
@@ -129,6 +132,18 @@ class RunConfig:
             raise ValueError(f'recompute={self.recompute!r}: expected True, False or "auto"')
         check_precision(self.precision)
         check_part_names(self.compiled_parts)
+        self._check_phases()
+
+    def _check_phases(self) -> None:
+        names = [phase.name for phase in self.phases]
+        if len(set(names)) != len(names):
+            raise ValueError(f"phases {', '.join(names)}: every phase needs a name of its own")
+        for phase in self.phases:
+            if phase.global_batch_size is None and self.global_batch_size is None:
+                raise ValueError(
+                    f"phase {phase.name} has no global batch; set global_batch_size of the phase "
+                    "or of the run, because it determines the samples of the phases after it"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +169,10 @@ def config_fields(config: DataclassInstance, *, prefix: str = "") -> Iterator[Co
     class_category = getattr(type(config), "category", None)
     for item in dataclasses.fields(config):
         value, path = getattr(config, item.name), prefix + item.name
+        if isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
+            for index, element in enumerate(value):
+                yield from config_fields(element, prefix=f"{path}.{index}.")
+            continue
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             yield from config_fields(value, prefix=path + ".")
             continue

@@ -63,6 +63,26 @@ class RunInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PhaseReport:
+    """A phase of a run with several phases, when it starts or continues, or when it ends."""
+
+    name: str
+    number: int
+    """From 1."""
+    count: int
+    """Number of phases of the run."""
+    steps_before: int
+    """Optimizer steps of the run before the phase."""
+    last_step: int
+    """Step of the run after which the phase ends at the latest; at its end, the step after which
+    it ended."""
+    best_lddt_ca: float | None
+    """Highest lDDT-Ca of the evaluations of the phase so far; None: there is none."""
+    info: RunInfo
+    """The run in this phase, with the resolved configuration of the phase."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepReport:
     """Metrics of an optimizer step; averages over the global batch."""
 
@@ -167,6 +187,10 @@ class RunObserver(Protocol):
         self, *, train_samples: int, eval_samples: int, held_out: Sequence[str] = ()
     ) -> None: ...
 
+    def phase_start(self, report: PhaseReport) -> None: ...
+
+    def phase_stop(self, report: PhaseReport) -> None: ...
+
     def interval_start(self, *, step: int, samples_at_end: int) -> None: ...
 
     def step(self, report: StepReport) -> None: ...
@@ -217,6 +241,12 @@ class NullObserver:
         train_samples, eval_samples: numbers of chains to train on and to evaluate. held_out: ids of
         the chains that are never trained on, because their cluster is evaluated.
         """
+
+    def phase_start(self, report: PhaseReport) -> None:
+        """A phase starts or continues. Not sent by runs with a single phase."""
+
+    def phase_stop(self, report: PhaseReport) -> None:
+        """A phase has ended and its last checkpoint is saved. Not sent with a single phase."""
 
     def interval_start(self, *, step: int, samples_at_end: int) -> None:
         """An interval starts after `step` steps; samples_at_end as in EvaluationReport."""
