@@ -26,7 +26,7 @@ from openfold_opt.train.dataset_split import (
     select_training,
 )
 from openfold_opt.train.evaluation.evaluator import Evaluator
-from openfold_opt.train.observer import ConsoleObserver
+from openfold_opt.train.console_observer import ConsoleObserver
 from openfold_opt.train.trainer import Trainer
 from openfold_opt.train.training_interval import TrainingInterval
 from tests.support.recording_observer import Recorder
