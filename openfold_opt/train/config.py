@@ -36,6 +36,8 @@ _BATCH_FIELDS = ("local_batch_size", "accumulation", "global_batch_size")
 _MATHEMATICAL = {"category": "mathematical"}
 _FREE = {"category": "free"}
 _IMPLEMENTATION = {"category": "implementation"}
+_PARTS = {"has_parts": True}
+"""Of a tuple of dataclasses, whose fields have categories of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ class RunConfig:
     """
     max_steps: int = field(default=2000, metadata=_IMPLEMENTATION)
     """Optimizer steps after which the run ends, with a last evaluation, at the latest."""
-    phases: tuple[PhaseConfig, ...] = field(default=(), metadata=_IMPLEMENTATION)
+    phases: tuple[PhaseConfig, ...] = field(default=(), metadata=_PARTS)
     """Phases of the run, in order; empty: one, which ends at evaluation.target_lddt_ca."""
     use_dropout: bool = field(default=True, metadata=_MATHEMATICAL)
     """False: train without dropout, regardless of the dropout rates of the model."""
@@ -169,7 +171,7 @@ def config_fields(config: DataclassInstance, *, prefix: str = "") -> Iterator[Co
     class_category = getattr(type(config), "category", None)
     for item in dataclasses.fields(config):
         value, path = getattr(config, item.name), prefix + item.name
-        if isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
+        if item.metadata.get("has_parts"):
             for index, element in enumerate(value):
                 yield from config_fields(element, prefix=f"{path}.{index}.")
             continue
