@@ -6,14 +6,16 @@ import shlex
 from pathlib import Path
 
 from benchmark.mlperf.log_order import DEFAULT_TARGET
+from benchmark.run.curves import EVALUATION_CURVE, LOSS_CURVE
 from benchmark.run.output_directory import FIRST_LOG
-from benchmark.run.summary import CURVE_FILE, EVALUATIONS_FILE, STEPS_FILE, SUMMARY_FILE
+from benchmark.run.summary import EVALUATIONS_FILE, STEPS_FILE, SUMMARY_FILE
 from openfold_opt.train.build_run import CHECKPOINT_FOLDER
 from openfold_opt.train.observer import NullObserver, RunSummary
 
 _FILES = {
     SUMMARY_FILE: "outcome, speed and evaluations as text",
-    CURVE_FILE: "lDDT-Ca over samples",
+    EVALUATION_CURVE: "lDDT-Ca over samples",
+    LOSS_CURVE: "the loss over steps",
     STEPS_FILE: "every step as JSON",
     EVALUATIONS_FILE: "every evaluation as JSON",
     "config.json": "the resolved configuration, versions and machine",

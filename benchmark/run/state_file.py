@@ -21,7 +21,7 @@ from benchmark.replace_file import replace_text
 from benchmark.run.run_clock import RunDurations
 
 STATE_FILE = "run.json"
-Status = Literal["starting", "running", "finished", "failed", "preempted"]
+Status = Literal["starting", "running", "finished", "failed", "preempted", "phase complete"]
 
 
 @dataclass(frozen=True, kw_only=True)

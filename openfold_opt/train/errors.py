@@ -13,6 +13,10 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be used; the message names it, the reason and the remedy."""
 
 
+class PhaseConditionError(RuntimeError):
+    """A phase did not reach its required lDDT-Ca in time. The newest checkpoint is saved."""
+
+
 class NonFiniteError(RuntimeError):
     """A loss term of non-zero weight, the gradient norm or an evaluation score is not finite.
 

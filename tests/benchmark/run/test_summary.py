@@ -3,7 +3,8 @@
 import json
 import struct
 
-from benchmark.run.summary import SummaryObserver, draw_curve, format_summary, read_evaluations
+from benchmark.run.curves import draw_evaluations
+from benchmark.run.summary import SummaryObserver, format_summary, read_evaluations
 from openfold_opt.train.evaluation.evaluator import ChainScore
 from openfold_opt.train.observer import EvaluationReport, RunSummary, StepReport
 
@@ -65,7 +66,7 @@ def test_run_end_writes_text_and_picture(tmp_path, capsys):
 
 
 def test_one_evaluation_can_be_drawn(tmp_path):
-    draw_curve([report(40, 0.4)], tmp_path / "curve.png", target_lddt_ca=0.8)
+    draw_evaluations([report(40, 0.4)], tmp_path / "curve.png", target_lddt_ca=0.8)
     assert (tmp_path / "curve.png").stat().st_size > 1000
 
 
