@@ -24,6 +24,7 @@ from benchmark.run.run_record import RunRecord
 from benchmark.run.settings import add_set_option, apply_settings
 from benchmark.run.signals import Terminated, stopping_by_signal
 from benchmark.run.summary import SummaryObserver
+from benchmark.run.tensorboard import TensorBoardObserver, check_tensorboard
 from openfold_opt.loader.retry_policy import LoaderError
 from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE, LostRankError
 from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
@@ -62,6 +63,8 @@ class RunRequest:
     seed: int | None
     """None means the seed of the run that is continued, or a seed from the clock."""
     submitter: Submitter
+    tensorboard: bool = False
+    """Whether to write event files for TensorBoard."""
 
 
 def add_parser(subparsers) -> None:
@@ -108,6 +111,12 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument(
         "--seed", type=int, metavar="S", help="seed of the run (default: from the clock)"
+    )
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write event files for TensorBoard in the folder tensorboard of the output directory; "
+        "needs the extra tensorboard",
     )
 
 
@@ -197,12 +206,15 @@ def check_request(args: argparse.Namespace) -> RunRequest:
         init_weights=args.init_weights,
         seed=args.seed,
         submitter=read_submitter(),
+        tensorboard=args.tensorboard,
     )
 
 
 def _run_rank_0(request: RunRequest, launch: LaunchInfo, stop_request: StopRequest) -> int:
     timeout_seconds = request.config.parallel.timeout_seconds
     try:
+        if request.tensorboard:
+            check_tensorboard()
         directory = open_output_directory(request)
         cache_cleared = _clear_cache_of_rank_0(directory, request)
     except (BenchmarkError, ValueError, OSError) as error:
@@ -227,20 +239,13 @@ def _run_rank_0(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
             clock=clock,
             settings=request.settings,
         )
-        summary = SummaryObserver(
-            directory.path,
-            target_lddt_ca=request.config.evaluation.target_lddt_ca,
-            continued=directory.continued,
-        )
-        console = ConsoleObserver(log_every_steps=request.config.log_every_steps)
         changed = f", set {' '.join(request.settings)}" if request.settings else ""
         print(
             f"run: preset {request.preset}{changed} ({division} division), "
             f"log {directory.log_path}",
             flush=True,
         )
-        next_steps = NextStepsObserver(directory.path, directory.log_path)
-        observer = CompositeObserver(log, record, summary, console, next_steps)
+        observer = CompositeObserver(log, record, *_observers(request, directory))
         try:
             return _train(
                 request, launch, seed=directory.seed, observer=observer, stop_request=stop_request
@@ -256,6 +261,23 @@ def _run_rank_0(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
         return _report_stop(error)
     finally:
         directory.close()
+
+
+def _observers(request: RunRequest, directory: OutputDirectory) -> list[RunObserver]:
+    """Return the observers that follow the log and the record of a run, in their order."""
+    observers: list[RunObserver] = [
+        SummaryObserver(
+            directory.path,
+            target_lddt_ca=request.config.evaluation.target_lddt_ca,
+            continued=directory.continued,
+        )
+    ]
+    if request.tensorboard:
+        observers.append(TensorBoardObserver(directory.path, continued=directory.continued))
+    observers.append(ConsoleObserver(log_every_steps=request.config.log_every_steps))
+    # It lists the files that the others have written.
+    observers.append(NextStepsObserver(directory.path, directory.log_path))
+    return observers
 
 
 def _clear_cache_of_rank_0(directory: OutputDirectory, request: RunRequest) -> bool:
@@ -301,6 +323,8 @@ def continuing_command(request: RunRequest) -> str:
     if request.init_checkpoint is not None:
         words += ["--init-checkpoint", str(request.init_checkpoint.resolve())]
         words += ["--init-weights", request.init_weights]
+    if request.tensorboard:
+        words.append("--tensorboard")
     return shlex.join(words)
 
 

@@ -9,6 +9,7 @@ from benchmark.mlperf.log_order import DEFAULT_TARGET
 from benchmark.run.curves import EVALUATION_CURVE, LOSS_CURVE
 from benchmark.run.output_directory import FIRST_LOG
 from benchmark.run.summary import EVALUATIONS_FILE, STEPS_FILE, SUMMARY_FILE
+from benchmark.run.tensorboard import TENSORBOARD_FOLDER
 from openfold_opt.train.build_run import CHECKPOINT_FOLDER
 from openfold_opt.train.observer import NullObserver, RunSummary
 
@@ -18,6 +19,7 @@ _FILES = {
     LOSS_CURVE: "the loss over steps",
     STEPS_FILE: "every step as JSON",
     EVALUATIONS_FILE: "every evaluation as JSON",
+    TENSORBOARD_FOLDER: "event files for TensorBoard",
     "config.json": "the resolved configuration, versions and machine",
     CHECKPOINT_FOLDER: "weights and the state of training",
 }
@@ -57,6 +59,8 @@ def describe_next_steps(folder: Path, log: Path, *, reached: bool) -> str:
         check = "check" if reached else "check --below-target"
         lines.append(f"  python -m benchmark {check} {run_dir}   # does the log comply?")
     lines.append(f"  python -m benchmark status {run_dir}   # outcome and last scores")
+    if (folder / TENSORBOARD_FOLDER).is_dir():
+        lines.append(f"  tensorboard --logdir {run_dir}   # metrics over steps in a browser")
     if any((folder / CHECKPOINT_FOLDER).glob("*")):
         lines.append(f"  python -m benchmark export {run_dir} weights.pt   # one file of weights")
         lines.append(
