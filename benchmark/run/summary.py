@@ -31,11 +31,13 @@ from openfold_opt.train.observer import (
     RunSummary,
     StepReport,
 )
+from openfold_opt.train.phase_goal import PHASE_COMPLETE, SUCCESS
 
 STEPS_FILE = "steps.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"
 SUMMARY_FILE = "summary.txt"
 BAR_WIDTH = 50
+OUTCOMES = {SUCCESS: "target reached", PHASE_COMPLETE: "phase complete, another one follows"}
 SAMPLES_KEY = "epoch_num"
 """Key of samples_at_end in evaluations.jsonl, as in the MLPerf log."""
 
@@ -122,7 +124,7 @@ def format_summary(
     summary: RunSummary, evaluations: Sequence[EvaluationReport], *, target_lddt_ca: float
 ) -> str:
     """Return outcome, speed, waits, and the evaluation curve as bars, as text."""
-    outcome = "target reached" if summary.status == "success" else "target not reached"
+    outcome = OUTCOMES.get(summary.status, "target not reached")
     resumed = summary.resumed_from_step
     steps, samples, of_part = f"{summary.steps}", f"{summary.samples}", ""
     if resumed:

@@ -14,7 +14,7 @@ class CheckpointError(ValueError):
 
 
 class PhaseConditionError(RuntimeError):
-    """A phase did not reach its required lDDT-Ca in time. The newest checkpoint is saved."""
+    """A phase of a run did not reach the score that it requires. Every rank raises it."""
 
 
 class NonFiniteError(RuntimeError):

@@ -95,7 +95,9 @@ def run_info(*, phase: int = 1, resumed_from_step: int = 0) -> RunInfo:
 
 def phase_report(number: int) -> PhaseReport:
     """Return the event of a phase."""
-    return PhaseReport(**phase_key(number), best_lddt_ca=None, info=run_info(phase=number))
+    return PhaseReport(
+        **phase_key(number), best_lddt_ca=None, required_lddt_ca=None, info=run_info(phase=number)
+    )
 
 
 def write_config(folder: Path, number: int, *, name: str = "config.json") -> None:

@@ -29,6 +29,7 @@ def test_a_run_below_the_target_of_the_rules_without_checkpoints(tmp_path, capsy
         steps=1,
         samples=1,
         resumed_from_step=0,
+        resumed_from_samples=0,
         run_seconds=1.0,
         training_seconds=1.0,
         evaluation_seconds=0.0,
