@@ -29,7 +29,7 @@ COMMANDS = {
     ),
     "phases": (
         "benchmark.run.phase_table",
-        "list the phases of a preset, and check ranks for them",
+        "phases of a preset, and whether ranks fit them",
     ),
     "score": ("benchmark.score", "compare predicted structures with true structures"),
     "check": ("benchmark.mlperf.check", "check MLPerf logs for compliance"),

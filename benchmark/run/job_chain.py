@@ -1,9 +1,9 @@
 """Status of a training whose phases are Slurm jobs, from the files of slurm/full_training.sh.
 
-    CHAIN_DIR/phases.txt   name, configuration and number of ranks of each phase, in order
-    CHAIN_DIR/jobs.txt     a line for each submitted job: phase, number, date
-    CHAIN_DIR/command.txt  the command that submitted them, which also continues the training
-    CHAIN_DIR/run_1/       output directory of the run
+CHAIN_DIR/phases.txt   name, configuration and number of ranks of each phase, in order
+CHAIN_DIR/jobs.txt     a line for each submitted job: phase, number, date
+CHAIN_DIR/command.txt  the command that submitted them, which also continues the training
+CHAIN_DIR/run_1/       output directory of the run
 """
 
 from __future__ import annotations
@@ -92,7 +92,13 @@ def read_queue(jobs: Sequence[str]) -> Mapping[str, str]:
     """
     if shutil.which("squeue") is None or not jobs:
         return {}
-    command = ["squeue", "--noheader", "--states=all", "--format=%i %T %r", f"--jobs={','.join(jobs)}"]
+    command = [
+        "squeue",
+        "--noheader",
+        "--states=all",
+        "--format=%i %T %r",
+        f"--jobs={','.join(jobs)}",
+    ]
     try:
         shown = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=QUEUE_SECONDS

@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmark.command_line import BenchmarkError
 from benchmark.preflight.job_checks import describe_ranks
 from benchmark.presets import build_preset, preset_names
+from benchmark.run.phase_record import PlannedPhase
 from benchmark.run.state_file import read_state
 from openfold_opt.train.phases import Phase, phases_of
 
@@ -17,7 +18,7 @@ def add_parser(subparsers) -> None:
     """Declare the command line of `phases`."""
     parser = subparsers.add_parser(
         "phases",
-        help="list the phases of a preset, and check ranks for them",
+        help="phases of a preset, and whether ranks fit them",
         description="Print the steps, the global batch, the ranks of a sample and the condition of "
         "every phase of a preset. It needs no data and no GPU. The exit code is 2 if a number of "
         "ranks does not fit.",
@@ -89,25 +90,19 @@ def parse_ranks(texts: Sequence[str], phases: Sequence[Phase]) -> Mapping[str, i
 def phase_lines(phase: Phase, num_ranks: int | None) -> list[str]:
     """Return the lines of a phase. Raises BenchmarkError if it cannot use the ranks."""
     config, settings = phase.config, phase.settings
-    conditions = []
-    if settings.required_lddt_ca is not None:
-        step = settings.required_by_step or settings.steps
-        conditions.append(f"requires lDDT-Ca {settings.required_lddt_ca} by its step {step}")
-    if settings.end_lddt_ca is not None:
-        conditions.append(f"ends at lDDT-Ca {settings.end_lddt_ca}")
+    condition = PlannedPhase.from_json(vars(settings)).condition
     lines = [
         f"{phase.title}: {settings.steps} steps at most, global batch "
         f"{config.global_batch_size}, dap {config.parallel.dap_size}, "
         f"{config.parallel.num_evaluation_ranks} evaluation ranks, crop {config.data.crop_size}"
-        + "".join(f", {condition}" for condition in conditions)
+        + ("" if condition is None else f", {condition}")
     ]
     if num_ranks is not None:
         try:
             lines.append(f"  {num_ranks} ranks: {describe_ranks(config, num_ranks)}")
         except ValueError as error:
-            raise BenchmarkError(
-                f"{phase.title} does not fit {num_ranks} ranks: {error}"
-            ) from error
+            message = f"{phase.title} does not fit {num_ranks} ranks: {error}"
+            raise BenchmarkError(message) from error
     return lines
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmark.command_line import BenchmarkError
 from benchmark.run.failure import CONDITION, FULL_DISK, LOST_RANK, NOT_FINITE, REFUSED, SIGNAL
+from benchmark.run.job_chain import JobChain, chain_lines, is_chain, read_chain, read_queue
 from benchmark.run.phase_record import config_files
 from benchmark.run.progress import (
     RunPlan,
@@ -66,15 +67,24 @@ def add_parser(subparsers) -> None:
         help="progress of a run, or why it stopped",
         description="Print in one line whether a run is alive, has ended or was killed, and why; "
         "then its last step, last scores, error, and the time left or the command that continues "
-        "it. Exit code: 0 if the directory could be read, 2 if not.",
+        "it. For the directory of slurm/full_training.sh, it also prints the jobs of all phases. "
+        "Exit code: 0 if the directory could be read, 2 if not.",
     )
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="output directory of a run")
+    parser.add_argument(
+        "run_dir",
+        type=Path,
+        metavar="RUN_DIR",
+        help="output directory of a run, or directory of slurm/full_training.sh",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the status."""
     try:
-        lines = status_lines(read_status(args.run_dir))
+        if is_chain(args.run_dir):
+            lines = status_of_chain(read_chain(args.run_dir))
+        else:
+            lines = status_lines(read_status(args.run_dir))
     except (KeyError, TypeError, AttributeError) as error:
         raise BenchmarkError(
             f"{args.run_dir} cannot be read ({type(error).__name__}: {error}); expected the files "
@@ -133,8 +143,26 @@ def _last_steps(path: Path) -> list[StepReport]:
     return records
 
 
-def status_lines(status: RunStatus) -> list[str]:
-    """Return the outcome, then a line for each detail that is known."""
+def status_of_chain(chain: JobChain) -> list[str]:
+    """Return the outcome of the run, a line for each phase and its job, then the details."""
+    queue = read_queue([phase.job for phase in chain.phases if phase.job is not None])
+    status = read_status(chain.run_dir) if chain.has_started else None
+    is_alive = status is not None and status.lock_holder_name is not None
+    phases = chain_lines(chain, queue, status and status.state, is_alive=is_alive)
+    if status is None:
+        details = [] if queue else [f"{'continue':<13}{chain.command}"]
+        return ["not started: no job has started the run", *phases, *details]
+    # A job in the queue continues the run.
+    command = "" if queue or status.state.status == "finished" else chain.command
+    first, *details = status_lines(status, command=command)
+    return [first, *phases, *details]
+
+
+def status_lines(status: RunStatus, *, command: str | None = None) -> list[str]:
+    """Return the outcome, then a line for each detail that is known.
+
+    command: the command that continues the run; None: that of the run itself.
+    """
     target = None if status.plan is None else status.plan.target_lddt_ca
     scores = [
         f"{evaluation.lddt_ca:.4f} after step {evaluation.step}"
@@ -151,7 +179,7 @@ def status_lines(status: RunStatus) -> list[str]:
         "checkpoint": status.checkpoint or "none",
         "error": _error(status.state.error),
         "time left": left if is_alive else None,
-        "continue": None if is_alive else _continue(status),
+        "continue": None if is_alive else (_continue(status) if command is None else command),
     }
     return [outcome(status), *(f"{name:<13}{text}" for name, text in details.items() if text)]
 
