@@ -173,9 +173,12 @@ done
 end=$(monotonic_seconds)
 report "ENDING TIMING RUN AT $(date '+%Y-%m-%d %r')"
 
-# A resumed run is not a result.
+# Neither a resumed run nor the first phases of a run are a result.
+is_finished() { grep -qs '"status": "finished"' "$output_dir/run.json"; }
 if [ "$status" -eq 0 ] && [ "$rank" -eq 0 ] && [ -f "$output_dir/run.json" ]; then
-    if grep -q '"continued": false' "$output_dir/run.json"; then
+    if ! is_finished; then
+        echo "no RESULT line: this run has further phases"
+    elif grep -q '"continued": false' "$output_dir/run.json"; then
         echo "RESULT,OPENFOLD_HPC,,$((end - start)),$SUBMISSION_ORG,$start_text"
     else
         echo "no RESULT line: this run was resumed"
@@ -183,7 +186,7 @@ if [ "$status" -eq 0 ] && [ "$rank" -eq 0 ] && [ -f "$output_dir/run.json" ]; th
 fi
 
 # The demos end with a structure to look at. Neither its time nor its outcome is part of the result.
-if [ "$status" -eq 0 ] && [ "$num_ranks" -eq 1 ] && has_embedded_data "$preset"; then
+if [ "$status" -eq 0 ] && [ "$num_ranks" -eq 1 ] && is_finished && has_embedded_data "$preset"; then
     "$PYTHON" -m benchmark predict-validation "$output_dir" --data-dir "$data_dir" ||
         echo "run_and_time.sh: the structure of a validation chain could not be predicted (see" \
             "above); the result of the run is not affected" >&2

@@ -130,9 +130,8 @@ def chain_lines(
         if phase.job is not None:
             job = f"job {phase.job} {queue.get(phase.job, 'not in the queue')}"
         progress = phase_state(phase.name, state, is_alive=is_alive)
-        lines.append(
-            f"phase {phase.name:<{width}}  {progress}; {job}; {phase.num_ranks} ranks, {phase.config}"
-        )
+        ranks = f"{phase.num_ranks} ranks, {phase.config}"
+        lines.append(f"phase {phase.name:<{width}}  {progress}; {job}; {ranks}")
     return lines
 
 
