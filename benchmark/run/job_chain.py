@@ -21,6 +21,11 @@ PHASES_FILE = "phases.txt"
 JOBS_FILE = "jobs.txt"
 COMMAND_FILE = "command.txt"
 RUN_FOLDER = "run_1"
+LIVE_STATES = (
+    *("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "STOPPED"),
+    *("COMPLETING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "SIGNALING"),
+)
+"""States of jobs that have not ended, as squeue prints them."""
 QUEUE_SECONDS = 20
 """Limit for the answer of squeue."""
 
@@ -111,6 +116,11 @@ def read_queue(jobs: Sequence[str]) -> Mapping[str, str]:
         waits = state == "PENDING" and reason and reason[0] != "None"
         states[number] = f"{state} ({reason[0]})" if waits else state
     return states
+
+
+def has_job(queue: Mapping[str, str]) -> bool:
+    """Return whether a job waits or runs. Slurm lists jobs for minutes after their end."""
+    return any(state.split()[0] in LIVE_STATES for state in queue.values())
 
 
 def chain_lines(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmark.command_line import BenchmarkError
 from benchmark.run.failure import CONDITION, FULL_DISK, LOST_RANK, NOT_FINITE, REFUSED, SIGNAL
-from benchmark.run.job_chain import JobChain, chain_lines, is_chain, read_chain, read_queue
+from benchmark.run.job_chain import JobChain, chain_lines, has_job, is_chain, read_chain, read_queue
 from benchmark.run.phase_record import config_files
 from benchmark.run.progress import (
     RunPlan,
@@ -150,10 +150,10 @@ def status_of_chain(chain: JobChain) -> list[str]:
     is_alive = status is not None and status.lock_holder_name is not None
     phases = chain_lines(chain, queue, status and status.state, is_alive=is_alive)
     if status is None:
-        details = [] if queue else [f"{'continue':<13}{chain.command}"]
+        details = [] if has_job(queue) else [f"{'continue':<13}{chain.command}"]
         return ["not started: no job has started the run", *phases, *details]
     # A job in the queue continues the run.
-    command = "" if queue or status.state.status == "finished" else chain.command
+    command = "" if has_job(queue) or status.state.status == "finished" else chain.command
     first, *details = status_lines(status, command=command)
     return [first, *phases, *details]
 

@@ -47,7 +47,9 @@ def test_text_has_speed_waits_and_curve(tmp_path):
 
 
 def test_a_resumed_run_has_its_part_and_the_whole(tmp_path):
-    text = format_summary(summary(resumed_from_step=40, resumed_from_samples=80), [], target_lddt_ca=0.8)
+    text = format_summary(
+        summary(resumed_from_step=40, resumed_from_samples=80), [], target_lddt_ca=0.8
+    )
     assert "continued           yes, after step 40" in text
     assert "optimizer steps     80 in the whole run, 40 in this part" in text
     assert "samples             160 in the whole run, 80 in this part" in text
