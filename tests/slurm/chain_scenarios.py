@@ -51,9 +51,7 @@ class Chain:
         first_steps: steps of the first phase.
     """
 
-    def __init__(
-        self, cluster: Cluster, name: str, *, required: float, first_steps: int = 20
-    ) -> None:
+    def __init__(self, cluster: Cluster, name: str, *, required: float, first_steps: int) -> None:
         self.cluster, self.folder = cluster, cluster.folder / name
         self.preset = f"demo_{name}"
         preset = cluster.copy / f"benchmark/presets/{self.preset}.py"
@@ -115,7 +113,7 @@ class Chain:
 
 
 def preempted_chain_continues_on_other_ranks(cluster: Cluster) -> None:
-    chain = Chain(cluster, "phases", required=0.01)
+    chain = Chain(cluster, "phases", required=0.01, first_steps=40)
     first, second = chain.submit()
     assert second.state()["Reason"] == "Dependency", second.state()
     first.wait_until(lambda: len(chain.steps()) >= 5, "fifth step")
@@ -134,7 +132,7 @@ def preempted_chain_continues_on_other_ranks(cluster: Cluster) -> None:
     print(chain.status())
     assert chain.state()["status"] == "finished" and chain.state()["outcome"] == "success"
     by_step = {line["step"]: line["samples_seen"] for line in chain.steps()}
-    assert by_step == {step: 2 * step + 2 * max(0, step - 20) for step in range(1, 31)}, by_step
+    assert by_step == {step: 2 * step + 2 * max(0, step - 40) for step in range(1, 51)}, by_step
     assert "of 2 ranks on cpu" in chain.log("first") and "of 4 ranks on cpu" in chain.log("second")
     assert "RESULT," not in chain.log("first")
     preflight = [
@@ -152,7 +150,7 @@ def failed_condition_ends_the_chain(cluster: Cluster) -> None:
     chain = Chain(cluster, "condition", required=0.999, first_steps=4)
     first, second = chain.submit()
     assert first.exit_code() == 1, chain.output(first)
-    second.wait_until(lambda: second.state()["JobState"].startswith("CANCEL"), "canceled second job")
+    second.wait_until(lambda: second.state()["JobState"].startswith("CANCEL"), "canceled job")
     shown = chain.status()
     assert shown.startswith("condition failed: "), shown
     assert re.search(r"^phase first +failed: condition", shown, re.M), shown
