@@ -38,7 +38,8 @@ def check_capture(
     if num_gpus == 0:
         text = "capture not tried: this node has no GPU"
         return Finding(state=NOTE, subject=CHECK, text=text)
-    command = [sys.executable, "-m", PROBE, preset, str(config.accumulation), phase or "1"]
+    command = [sys.executable, "-m", PROBE, preset, str(config.accumulation)]
+    command += [] if phase is None else [phase]
     try:
         finished = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=timeout_seconds

@@ -46,11 +46,12 @@ def add_parser(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the phases. Return the exit code."""
+    config = build_preset(args.preset)
     try:
-        phases = phases_of(build_preset(args.preset))
+        phases = phases_of(config)
     except ValueError as error:
         raise BenchmarkError(f"preset {args.preset}: {error}") from error
-    if len(phases) == 1:
+    if not config.phases:
         raise BenchmarkError(
             f"preset {args.preset} has no phases; start it by `python -m benchmark run`, or by "
             "slurm/run.sub"
