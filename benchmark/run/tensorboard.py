@@ -88,7 +88,8 @@ class TensorBoardObserver(NullObserver):
     def phase_start(self, report: PhaseReport) -> None:
         """Write the number of the phase."""
         self._use(report.info)
-        self._write(report.steps_before + 1, {"phase": report.number})
+        first_step = max(report.steps_before, report.info.resumed_from_step) + 1
+        self._write(first_step, {"phase": report.number})
 
     def step(self, report: StepReport) -> None:
         """Write the metrics of a step; memory every log_every_steps steps."""

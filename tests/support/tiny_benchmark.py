@@ -26,7 +26,7 @@ import torch
 
 from benchmark import __main__ as benchmark_main
 from benchmark.run import command as run
-from benchmark.run import page_cache
+from benchmark.run import page_cache, request
 from openfold_opt.parallel import waiting
 from openfold_opt.parallel.process_exit import run_program
 from openfold_opt.protein.index import ShardIndex
@@ -88,8 +88,8 @@ class IndexedMemorySource(MemorySource):
 
 def main() -> int:
     torch.set_num_threads(1)
-    original = run.build_preset
-    run.build_preset = lambda name: build_tiny(name) if name.startswith("tiny") else original(name)
+    original = request.build_preset
+    request.build_preset = lambda name: build_tiny(name) if name.startswith("tiny") else original(name)
     if "TINY_REAL_INDEX" in os.environ:
         run.ShardDataSource = IndexedMemorySource
     else:

@@ -7,11 +7,19 @@ import pytest
 
 from benchmark.__main__ import main
 from benchmark.run.failure import describe_failure
-from benchmark.run.progress import RunPlan, describe_time_left
+from benchmark.run.job_chain import phase_state
+from benchmark.run.output_directory import OutputDirectory
+from benchmark.run.phase_record import read_phase_records
+from benchmark.run.progress import RunPlan, describe_condition, describe_time_left
+from benchmark.run.run_clock import RunClock
+from benchmark.run.run_record import RunRecord
 from benchmark.run.status import read_status, status_lines, with_phase
 from openfold_opt.train.errors import PhaseConditionError
+from openfold_opt.train.phase_config import PhaseConfig
 from tests.support.phased_run import (
     evaluation_report,
+    phase_report,
+    run_info,
     step_report,
     write_config,
     write_reports,
@@ -88,6 +96,35 @@ def test_a_phase_that_ended_early_shortens_the_run(tmp_path):
     content = json.loads((tmp_path / "config.json").read_text())
     content["phase"]["last_step"] = 30
     assert RunPlan.from_json(content).last_step == 90
+
+
+def test_records_of_a_run_are_read(tmp_path):
+    """The observer that writes them, in place of the files of tests.support.phased_run."""
+    settings = tuple(
+        PhaseConfig(name=name, steps=steps, required_lddt_ca=score, global_batch_size=2)
+        for name, steps, score in (("first", 40, 0.6), ("second", 60, None))
+    )
+    config = dataclasses.replace(run_info().config, phases=settings, max_steps=100)
+    directory = OutputDirectory(tmp_path / "out", identity={}, seed=1, new_seed=1)
+    try:
+        record = RunRecord(directory, preset="two", division="open", clock=RunClock())
+        record.init_start(config, seed=1)
+        info = run_info()
+        info = dataclasses.replace(info, config=dataclasses.replace(info.config, max_steps=100))
+        record.init_stop(info)
+        for number in (1, 2):
+            record.phase_start(dataclasses.replace(phase_report(number), info=info))
+            found = read_status(directory.path)
+            assert found.plan.phase == read_phase_records(directory.path)[-1]
+            assert (found.plan.phase.number, found.plan.last_step) == (number, 100)
+            assert [phase.name for phase in found.plan.phases] == ["first", "second"]
+            record.phase_stop(phase_report(number))
+            assert phase_state(found.state.phase, found.state, is_alive=True) == "running"
+        state = read_status(directory.path).state
+        assert phase_state("second", state, is_alive=True) == "complete"
+    finally:
+        directory.close()
+    assert describe_condition(found.plan, []) == "none (no evaluation yet)"
 
 
 def test_failed_condition(tmp_path):
