@@ -30,7 +30,7 @@ from benchmark.run import page_cache, request
 from openfold_opt.parallel import waiting
 from openfold_opt.parallel.process_exit import run_program
 from openfold_opt.protein.index import ShardIndex
-from openfold_opt.train import trainer
+from openfold_opt.train import phase_runner
 from openfold_opt.train.training_interval import TrainingInterval
 from tests.support.synthetic_samples import MemorySource, tiny_config
 
@@ -65,14 +65,14 @@ def slow_down(seconds: float) -> None:
 
 def slow_down_warm_up(seconds: float) -> None:
     """Add a pause, after a line that announces it, to the warm-up before the clock starts."""
-    warm_up = trainer.warm_up
+    warm_up = phase_runner.warm_up
 
     def slow_warm_up(*args, report, **kwargs):
         report("pausing in the warm-up")
         time.sleep(seconds)
         return warm_up(*args, report=report, **kwargs)
 
-    trainer.warm_up = slow_warm_up
+    phase_runner.warm_up = slow_warm_up
 
 
 class IndexedMemorySource(MemorySource):
