@@ -89,7 +89,9 @@ class IndexedMemorySource(MemorySource):
 def main() -> int:
     torch.set_num_threads(1)
     original = request.build_preset
-    request.build_preset = lambda name: build_tiny(name) if name.startswith("tiny") else original(name)
+    request.build_preset = lambda name: (
+        build_tiny(name) if name.startswith("tiny") else original(name)
+    )
     if "TINY_REAL_INDEX" in os.environ:
         run.ShardDataSource = IndexedMemorySource
     else:
