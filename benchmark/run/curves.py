@@ -97,7 +97,7 @@ def draw_losses(curve: LossCurve, path: Path, *, phases: Sequence[PhaseRecord] =
     axes.set(xlabel="optimizer steps", ylabel="total loss")
     # Half a step later, so that the line is between the last step and the first.
     _mark_phases(axes, {phase.name: phase.steps_before + 0.5 for phase in phases[1:]})
-    axes.legend(loc="upper right")
+    _add_legend(figure)
     figure.savefig(path)
 
 
@@ -127,7 +127,7 @@ def draw_evaluations(
         phase.name: _samples_after(phase.steps_before, evaluations, curve) for phase in phases[1:]
     }
     _mark_phases(axes, {name: start for name, start in starts.items() if start is not None})
-    axes.legend(loc="lower right")
+    _add_legend(figure)
     figure.savefig(path)
 
 
@@ -159,6 +159,11 @@ def _new_figure() -> tuple[Figure, Axes]:
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.add_subplot()
+
+
+def _add_legend(figure: Figure) -> None:
+    """Add the legend above the axes, where it hides neither a line nor the name of a phase."""
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
 
 
 def _mark_phases(axes: Axes, starts: dict[str, float]) -> None:
