@@ -54,6 +54,13 @@ class RunPlan:
         return self.phase.last_step + sum(p.steps for p in self.phases[self.phase.number :])
 
     @property
+    def final_lddt_ca(self) -> float:
+        """The score that the run should reach at its end."""
+        last = self.phases[-1] if self.phases else None
+        in_phase = None if last is None else last.end_lddt_ca or last.required_lddt_ca
+        return in_phase or self.target_lddt_ca
+
+    @property
     def planned_phase(self) -> PlannedPhase | None:
         """The current phase as the preset declares it; None if it is unknown."""
         if self.phase is None or self.phase.number > len(self.phases):

@@ -163,7 +163,7 @@ def status_lines(status: RunStatus, *, command: str | None = None) -> list[str]:
 
     command: the command that continues the run; None: that of the run itself.
     """
-    target = None if status.plan is None else status.plan.target_lddt_ca
+    target = None if status.plan is None else status.plan.final_lddt_ca
     scores = [
         f"{evaluation.lddt_ca:.4f} after step {evaluation.step}"
         for evaluation in reversed(status.evaluations[-NUM_SCORES:])

@@ -142,7 +142,7 @@ def preempted_chain_continues_on_other_ranks(cluster: Cluster) -> None:
     assert "PASS ranks: 4 = 2 x dap 2" in preflight[1], preflight
     names = {path.name for path in (chain.folder / "run_1").iterdir()}
     assert {"loss_curve.png", "evaluation_curve.png", "mlperf.log"} <= names, names
-    keep_files(chain)
+    print_files(chain)
     assert chain.submit() == [], "all phases are complete"
 
 
@@ -172,7 +172,7 @@ def canceled_chain_continues_with_the_first_incomplete_phase(cluster: Cluster) -
     assert max(line["step"] for line in chain.steps()) == 14
 
 
-def keep_files(chain: Chain) -> None:
+def print_files(chain: Chain) -> None:
     """Print the files of a chain."""
     for path in sorted(Path(chain.folder).rglob("*")):
         if path.is_file() and "checkpoints" not in path.parts:
