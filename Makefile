@@ -8,7 +8,7 @@ STEPS ?= 400
 REAL_DEMO ?= runs/real-demo
 SEED_FLAG = $(if $(SEED),--seed $(SEED),)
 
-.PHONY: help setup test test-processors test-gpu architecture lint demo demo-ci controls data-demo data-real real-smoke real-demo gpu-suite memory-plans rank-memory parity stress-starts kernel-resources check rules slurm-demo container-cpu summarize table ci clean
+.PHONY: help setup test test-processors test-gpu architecture lint demo demo-ci controls data-demo data-real real-smoke real-demo gpu-suite memory-plans rank-memory parity stress-starts kernel-resources check rules slurm-demo slurm-chain container-cpu summarize table ci clean
 
 help:            ## list the verbs
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -e 's/:.*##/\t/' | expand -t 16
@@ -96,6 +96,9 @@ slurm-demo:      ## the short demo as a Slurm job on two virtual nodes of this m
 	SLURM_CONF=$(CURDIR)/build/cluster/slurm.conf bash -c '. slurm/configs/cpu_2x2.sh && \
 	    PRESET=demo_ci_2x2 NEXP=1 CHECK_OPTIONS=--below-target sbatch --wait slurm/run.sub'; \
 	    status=$$?; tools/local_slurm.sh stop build/cluster; exit $$status
+
+slurm-chain:     ## phases of a training as a chain of Slurm jobs on two virtual nodes (root, slurm-wlm, munge)
+	OMP_NUM_THREADS=1 $(PYTHON) -m tests.slurm.chain_scenarios
 
 container-cpu:   ## the CPU image by debootstrap and buildah, without a daemon (root)
 	docker/build_without_docker.sh
