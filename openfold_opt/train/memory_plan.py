@@ -204,4 +204,6 @@ def free_memory_bytes(device: torch.device) -> int:
 def state_bytes(config: RunConfig) -> int:
     """Return the bytes of parameters, gradients and the state of the optimizer."""
     model = meta_model(config.model, config.precision)
-    return _FLAT_TENSORS * 4 * sum(parameter.numel() for parameter in model.parameters())
+    # Clipping per sample has a sum of gradients in addition.
+    num_tensors = _FLAT_TENSORS + (config.optimizer.clip_per == "sample")
+    return num_tensors * 4 * sum(parameter.numel() for parameter in model.parameters())
