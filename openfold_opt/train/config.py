@@ -72,6 +72,8 @@ class RunConfig:
     """False: train without dropout, regardless of the dropout rates of the model."""
     init_checkpoint_sha256: str | None = field(default=None, metadata=_MATHEMATICAL)
     """Required SHA-256 of the initial weights; None: any file, or random weights."""
+    requires_init_checkpoint: bool = field(default=False, metadata=_MATHEMATICAL)
+    """Whether a new run is refused without initial weights, as in fine-tuning."""
     precision: Precision = field(default="tf32", metadata=_IMPLEMENTATION)
     """"fp32", "tf32" or "bf16".
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -60,24 +60,27 @@ class Adam:
         self.num_steps = torch.zeros((), dtype=torch.float64, device=buffer.values.device)
 
     @torch.no_grad()
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any], *, without: Collection[str] = ()) -> None:
         """Restore moments and step count from a state dict in the form of torch.optim.Adam.
+
+        without: names of parameters that the state dict does not count; their moments become zero.
 
         Raises ValueError if the number of parameters or a shape differs.
         """
         buffer = self._buffer
+        names = [name for name in buffer.names if name not in without]
         positions = [
             position for group in state_dict["param_groups"] for position in group["params"]
         ]
-        if len(positions) != len(buffer.names):
+        if len(positions) != len(names):
             raise ValueError(
                 f"optimizer state has {len(positions)} parameters, the model has "
-                f"{len(buffer.names)}; the checkpoint belongs to another model"
+                f"{len(names)}; the checkpoint belongs to another model"
             )
         self.exp_avg.zero_()
         self.exp_avg_sq.zero_()
         counts = set()
-        for position, name in zip(positions, buffer.names, strict=True):
+        for position, name in zip(positions, names, strict=True):
             entry = state_dict["state"].get(position)
             if entry is None:
                 continue  # PyTorch has no state for a parameter that never had a gradient.
