@@ -2,9 +2,9 @@
 
     python -m tests.train.preset_memory RECORD
 
-Every phase runs at full width and depth on PyTorch's device "meta": a forward pass with the loss
-for several numbers of recomputed blocks, and whole steps to count the nodes of CUDA graphs. The
-result is written to RECORD as JSON, and printed as a table. A phase takes minutes.
+Every phase runs at full width and depth on PyTorch's device "meta": one complete optimizer step,
+and forward passes with the loss for several numbers of recomputed blocks. The result is written to
+RECORD as JSON. A phase takes minutes.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from openfold_opt.kernels.select import resolve_auto
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.memory_plan import StepMemory, state_bytes
 from openfold_opt.train.phases import phases_of
+from tests.support.meta_step import run_meta_step
 
 PRESETS = (
     "initial_training",
@@ -59,6 +60,11 @@ def memory_facts(config: RunConfig) -> dict[str, object]:
 
 def plan(config: RunConfig) -> dict[str, object]:
     """Return bytes, and the number of recomputed blocks on each chip (None: does not fit)."""
+    run_meta_step(
+        config,
+        num_recycling_iterations=config.data.max_recycling_iterations,
+        num_recomputed_blocks=1,
+    )
     memory = StepMemory(config, resolve_auto(config.kernels, CUDA), has_graphs=config.cuda_graphs)
     chips: dict[str, object] = {}
     for name in CHIPS:
