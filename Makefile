@@ -77,8 +77,8 @@ memory-plans:    ## the whole forward at 10,000 to 30,000 residues against its m
 rank-memory:     ## memory of four ranks that share a chain over gloo against the plan (a minute)
 	OMP_NUM_THREADS=1 $(PYTHON) -m torch.distributed.run --nproc-per-node 4 -m tests.predict.rank_memory
 
-preset-memory:   ## memory of the presets for full training on 80 and 141 GB, no GPU needed (many minutes): OUT=FILE
-	OMP_NUM_THREADS=1 $(PYTHON) -m tests.train.preset_memory $(or $(OUT),preset_memory.json)
+preset-memory:   ## memory of the presets for full training on 80 and 141 GB, no GPU needed (many minutes)
+	OMP_NUM_THREADS=1 $(PYTHON) -m tests.train.preset_memory
 
 parity:          ## model, losses, gradients and optimizer against every golden directory in SHARED
 	$(PYTHON) -m benchmark parity $(SHARED)/golden/model_tiny

@@ -1,6 +1,6 @@
 """Plan the memory of the presets for full training on GPUs of 80 and 141 GB, without a GPU.
 
-    python -m tests.train.preset_memory RECORD
+    python -m tests.train.preset_memory
 
 Every phase runs at full width and depth on PyTorch's device "meta": one complete optimizer step,
 and forward passes with the loss for several numbers of recomputed blocks. The result is written to
@@ -10,7 +10,6 @@ RECORD as JSON. A phase takes minutes.
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -34,6 +33,7 @@ PRESETS = (
     "finetuning_ptm",
 )
 CHIPS = ("h100", "h200")
+RECORD = Path(__file__).with_suffix(".json")
 CUDA = torch.device("cuda")
 
 
@@ -107,4 +107,4 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(RECORD)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import pathlib
 
 import pytest
 
@@ -12,10 +11,8 @@ from openfold_opt.train.global_batch import check_global_batch
 from openfold_opt.train.memory_plan import USABLE_SHARE
 from openfold_opt.train.phases import phases_of
 from tests.support.meta_step import run_meta_step, with_one_block_per_stack
-from tests.train.preset_memory import CHIPS, PRESETS, memory_facts
+from tests.train.preset_memory import CHIPS, PRESETS, RECORD, memory_facts
 
-ROOT = pathlib.Path(__file__).resolve().parents[3]
-(RECORD,) = (ROOT / "results/measured").glob("*_preset_memory.json")
 INITIAL = [name for name in PRESETS if name.startswith("initial")]
 DISTINCT_STEPS = [
     ("initial_training_1056", "first"),
