@@ -8,7 +8,7 @@ STEPS ?= 400
 REAL_DEMO ?= runs/real-demo
 SEED_FLAG = $(if $(SEED),--seed $(SEED),)
 
-.PHONY: help setup test test-processors test-gpu architecture lint demo demo-ci controls data-demo data-real real-smoke real-demo gpu-suite memory-plans rank-memory parity stress-starts kernel-resources check rules slurm-demo slurm-chain container-cpu summarize table ci clean
+.PHONY: help setup test test-processors test-gpu architecture lint demo demo-ci controls data-demo data-real real-smoke real-demo gpu-suite memory-plans rank-memory preset-memory parity stress-starts kernel-resources check rules slurm-demo slurm-chain container-cpu summarize table ci clean
 
 help:            ## list the verbs
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -e 's/:.*##/\t/' | expand -t 16
@@ -76,6 +76,9 @@ memory-plans:    ## the whole forward at 10,000 to 30,000 residues against its m
 
 rank-memory:     ## memory of four ranks that share a chain over gloo against the plan (a minute)
 	OMP_NUM_THREADS=1 $(PYTHON) -m torch.distributed.run --nproc-per-node 4 -m tests.predict.rank_memory
+
+preset-memory:   ## memory of the presets for full training on 80 and 141 GB, no GPU needed (many minutes)
+	OMP_NUM_THREADS=1 $(PYTHON) -m tests.train.preset_memory
 
 parity:          ## model, losses, gradients and optimizer against every golden directory in SHARED
 	$(PYTHON) -m benchmark parity $(SHARED)/golden/model_tiny

@@ -20,6 +20,7 @@ from openfold_opt.train.dataset_split import DataSelectionConfig
 from openfold_opt.train.evaluation.evaluator import EvaluationConfig
 from openfold_opt.train.optim.adam import OptimizerConfig
 from openfold_opt.train.optim.lr_schedule import ScheduleConfig
+from openfold_opt.train.optim.sample_clipping import check_one_sample
 from openfold_opt.train.optim.weight_average import WeightAverageConfig
 from openfold_opt.train.phase_config import PhaseConfig
 from openfold_opt.train.precision import Precision, check_precision
@@ -73,6 +74,8 @@ class RunConfig:
     """False: train without dropout, regardless of the dropout rates of the model."""
     init_checkpoint_sha256: str | None = field(default=None, metadata=_MATHEMATICAL)
     """Required SHA-256 of the initial weights; None: any file, or random weights."""
+    requires_init_checkpoint: bool = field(default=False, metadata=_MATHEMATICAL)
+    """Whether a new run is refused without initial weights, as in fine-tuning."""
     precision: Precision = field(default="tf32", metadata=_IMPLEMENTATION)
     """"fp32", "tf32" or "bf16".
 
@@ -122,6 +125,8 @@ class RunConfig:
                 "different lengths cannot form a batch; set local_batch_size=1 or "
                 "data.pad_to_crop=True"
             )
+        if self.optimizer.clip_per == "sample":
+            check_one_sample(self.local_batch_size)
         if self.cuda_graphs and not (
             self.warm_up and self.data.pad_to_crop and self.device == "cuda"
         ):

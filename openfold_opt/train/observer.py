@@ -96,7 +96,7 @@ class StepReport:
     terms: Mapping[str, float]
     """Unweighted loss terms by name."""
     gradient_norm: float
-    """Before clipping."""
+    """Before clipping; if samples are clipped separately, the mean of their norms."""
     learning_rate: float
     step_time_seconds: float
     """From the start of this step to the start of the next, including the data wait."""
