@@ -9,7 +9,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.command_line import BenchmarkError, add_data_dir_option
+from benchmark.command_line import (
+    BenchmarkError,
+    add_data_dir_option,
+    add_distillation_option,
+)
 from benchmark.mlperf.log import MLPerfObserver
 from benchmark.mlperf.rules import division_of_run
 from benchmark.mlperf.submitter import Submitter, read_submitter
@@ -27,10 +31,10 @@ from benchmark.run.summary import SummaryObserver
 from openfold_opt.loader.retry_policy import LoaderError
 from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE, LostRankError
 from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
-from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.build_run import RunPaths, resolve_device
 from openfold_opt.train.config import RunConfig, config_hash
 from openfold_opt.train.data_source import ShardDataSource
+from openfold_opt.train.distillation_set import check_distillation, data_checksum
 from openfold_opt.train.errors import NonFiniteError, SetupError
 from openfold_opt.train.global_batch import check_global_batch
 from openfold_opt.train.initial_weights import INIT_WEIGHTS
@@ -55,6 +59,8 @@ class RunRequest:
     """FIELD=VALUE of each `--set`; `config` already has these values."""
     config: RunConfig
     data_dir: Path
+    distillation_dir: Path | None
+    """Shards of the distillation set, if there is one."""
     output_dir: Path
     init_checkpoint: Path | None
     init_weights: str
@@ -85,6 +91,7 @@ def add_parser(subparsers) -> None:
     )
     add_set_option(parser)
     add_data_dir_option(parser)
+    add_distillation_option(parser)
     parser.add_argument(
         "--output-dir",
         required=True,
@@ -166,11 +173,19 @@ def _clear_cache_of_node(request: RunRequest, launch: LaunchInfo, decision: Deci
     if decision.refusal is not None or launch.local_rank != 0:
         return True
     try:
-        return clear_page_cache(data_files(request.data_dir))
+        return clear_page_cache(_all_data_files(request))
     except (ValueError, OSError):
         # The data cannot be read on this rank. The trainer detects this before the clock starts and
         # ends all ranks with the reason.
         return False
+
+
+def _all_data_files(request: RunRequest) -> list[Path]:
+    """Return the files of the data set and of the distillation set."""
+    files = data_files(request.data_dir)
+    return (
+        files if request.distillation_dir is None else files + data_files(request.distillation_dir)
+    )
 
 
 def check_request(args: argparse.Namespace) -> RunRequest:
@@ -180,6 +195,7 @@ def check_request(args: argparse.Namespace) -> RunRequest:
     """
     config = fit_preset(args.preset, build_preset(args.preset), args.data_dir)
     config = apply_settings(config, args.settings)
+    check_distillation(config.selection, args.distillation_data_dir)
     if args.init_checkpoint is not None and not args.init_checkpoint.exists():
         raise BenchmarkError(
             f"initial checkpoint {args.init_checkpoint} is not a file, nor the output directory of "
@@ -192,6 +208,7 @@ def check_request(args: argparse.Namespace) -> RunRequest:
         settings=tuple(args.settings),
         config=config,
         data_dir=args.data_dir,
+        distillation_dir=args.distillation_data_dir,
         output_dir=args.output_dir,
         init_checkpoint=args.init_checkpoint,
         init_weights=args.init_weights,
@@ -265,7 +282,7 @@ def _clear_cache_of_rank_0(directory: OutputDirectory, request: RunRequest) -> b
     run that uses it.
     """
     try:
-        return clear_page_cache(data_files(request.data_dir))
+        return clear_page_cache(_all_data_files(request))
     except BaseException as error:
         directory.mark_failed(describe_failure(error, step=None))
         directory.close()
@@ -273,12 +290,12 @@ def _clear_cache_of_rank_0(directory: OutputDirectory, request: RunRequest) -> b
 
 
 def open_output_directory(request: RunRequest) -> OutputDirectory:
-    """Lock the output directory. The data set is identified by the checksum of its index."""
+    """Lock the output directory. Data sets are identified by the checksums of their indexes."""
     checkpoint = request.init_checkpoint
     identity = {
         "preset": request.preset,
         "config_hash": config_hash(request.config),
-        "data_checksum": ShardIndex.load(request.data_dir).checksum,
+        "data_checksum": data_checksum(request.data_dir, request.distillation_dir),
         "init_checkpoint": None if checkpoint is None else str(checkpoint.resolve()),
         "init_weights": request.init_weights,
     }
@@ -297,11 +314,19 @@ def continuing_command(request: RunRequest) -> str:
     words = ["python", "-m", "benchmark", "run", "--preset", request.preset]
     words += [word for setting in request.settings for word in ("--set", setting)]
     words += ["--data-dir", str(request.data_dir.resolve())]
+    if request.distillation_dir is not None:
+        words += ["--distillation-data-dir", str(request.distillation_dir.resolve())]
     words += ["--output-dir", str(request.output_dir.resolve())]
     if request.init_checkpoint is not None:
         words += ["--init-checkpoint", str(request.init_checkpoint.resolve())]
         words += ["--init-weights", request.init_weights]
     return shlex.join(words)
+
+
+def _data_source(request: RunRequest) -> ShardDataSource:
+    if request.distillation_dir is None:
+        return ShardDataSource(request.data_dir)
+    return ShardDataSource(request.data_dir, request.distillation_dir)
 
 
 def _train(
@@ -314,7 +339,7 @@ def _train(
 ) -> int:
     trainer = Trainer(
         request.config,
-        data=ShardDataSource(request.data_dir),
+        data=_data_source(request),
         paths=RunPaths(
             output_dir=request.output_dir,
             init_checkpoint=request.init_checkpoint,

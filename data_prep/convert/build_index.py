@@ -85,6 +85,7 @@ def write_index(
         for chunk, state in states
     ]
     findings = merge_findings(state for _, state in states)
+    findings.rejected.extend([*structures.rejected, *alignments.rejected])
     rejected_chains = {rejection.name for rejection in findings.rejected if rejection.is_chain}
     chains = _chain_table(data_dir, structures, alignments, cluster_of, rejected=rejected_chains)
     unused = sorted([*structures.unused, *alignments.unused], key=lambda item: item.path)

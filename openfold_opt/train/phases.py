@@ -110,22 +110,16 @@ def _config_of(config: RunConfig, phase: PhaseConfig) -> RunConfig:
 
     Raises ValueError, which names the phase, if the fields do not fit together.
     """
-    changes = {
-        name: getattr(phase, name) for name in _COPIED if getattr(phase, name) is not None
-    }
+    changes = {name: getattr(phase, name) for name in _COPIED if getattr(phase, name) is not None}
     ranks = {
         name: getattr(phase, name)
         for name in ("dap_size", "num_evaluation_ranks")
         if getattr(phase, name) is not None
     }
     if phase.evaluate_every_steps is not None:
-        changes["evaluation"] = replace(
-            config.evaluation, every_steps=phase.evaluate_every_steps
-        )
+        changes["evaluation"] = replace(config.evaluation, every_steps=phase.evaluate_every_steps)
     try:
-        return replace(
-            config, phases=(), parallel=replace(config.parallel, **ranks), **changes
-        )
+        return replace(config, phases=(), parallel=replace(config.parallel, **ranks), **changes)
     except ValueError as error:
         if not config.phases:
             raise
