@@ -15,6 +15,7 @@ from data_prep.convert.command import (
     run_on_all_ranks,
     shard_size_bytes,
 )
+from data_prep.convert.findings import Rejection
 from data_prep.convert.pipeline import Communicator, convert
 from data_prep.distill.distillation_source import METHOD, DistillationSource
 from data_prep.distill.filters import Filters, ValidationChains
@@ -158,7 +159,7 @@ def describe(out: Path, summary: Summary) -> str:
     if summary.rejected:
         listing = out / shard_format.REJECTED_FILE_NAME
         lines.append(f"rejected chains: {len(summary.rejected):,}, listed in {listing}:")
-        counts = Counter(rejection.reason.split(":")[0] for rejection in summary.rejected)
+        counts = Counter(_kind(rejection) for rejection in summary.rejected)
         lines.extend(f"  {count:,} x {reason}" for reason, count in counts.most_common())
     num_faulty = sum(rejection.is_faulty for rejection in summary.rejected)
     if num_faulty:
@@ -169,6 +170,13 @@ def describe(out: Path, summary: Summary) -> str:
     if summary.unused:
         lines.append(f"chains without a structure: {len(summary.unused):,}, listed in unused.csv")
     return "\n".join(lines)
+
+
+def _kind(rejection: Rejection) -> str:
+    """Return the kind of a reason. Reasons of faulty alignments start with the path of a file."""
+    if rejection.is_chain and rejection.is_faulty:
+        return "faulty alignment"
+    return rejection.reason.split(":")[0]
 
 
 def _refuse_other_data(out: Path) -> None:

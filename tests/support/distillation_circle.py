@@ -40,7 +40,7 @@ class Circle:
     preset: str = "demo"
     num_chains: int = 420
     num_held_back: int = 20
-    steps: int = 1000
+    steps: int = 1200
     seed: int = 1
     min_plddt: float = 50.0
     settings: tuple[str, ...] = ()
