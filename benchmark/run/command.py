@@ -256,6 +256,9 @@ def _run_rank_0(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
             f"log {directory.log_path}",
             flush=True,
         )
+        if request.distillation_dir is not None:
+            probability = request.config.selection.distillation_probability
+            print(f"distillation set {request.distillation_dir}: {probability:.0%} of the samples")
         next_steps = NextStepsObserver(directory.path, directory.log_path)
         observer = CompositeObserver(log, record, summary, console, next_steps)
         try:

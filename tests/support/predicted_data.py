@@ -1,4 +1,4 @@
-"""Predictions of synthetic chains with chosen confidences, as the prediction command writes them."""
+"""Predictions of synthetic chains with chosen confidences, in the files of a prediction."""
 
 from __future__ import annotations
 
