@@ -10,7 +10,6 @@ from pathlib import Path
 from data_prep.convert import report
 from data_prep.convert.build_index import Summary
 from data_prep.convert.command import (
-    EXIT_CODES,
     add_common_arguments,
     run_on_all_ranks,
     shard_size_bytes,
@@ -24,6 +23,11 @@ from openfold_opt.protein import shard_format
 from openfold_opt.protein.index import ShardIndex
 
 _MEBIBYTE = 1 << 20
+_EXIT_CODES = (
+    "Exit codes: 0 success: only filters rejected chains; 3 the data set is complete, but faulty "
+    "input was rejected (rejected.csv), or with --strict a chain has no structure (unused.csv); 1 "
+    "error: no chain is left, input cannot be read, or with --strict faulty input."
+)
 
 
 def add_parser(subparsers) -> None:
@@ -36,7 +40,7 @@ def add_parser(subparsers) -> None:
         "rejected.csv lists them. Distilled chains have no resolution, so that the losses of the "
         "confidence heads leave them out, and no templates. Runs under `mpiexec -n N`; a second "
         "run after an interruption resumes the first one. docs/own_data.md has an example.",
-        epilog=EXIT_CODES,
+        epilog=_EXIT_CODES,
     )
     parser.add_argument(
         "--predictions",

@@ -24,6 +24,7 @@ from pathlib import Path
 from benchmark.run.summary import read_evaluations
 from data_prep.parsers.alignment_blocks import read_first_row
 from openfold_opt.protein.index import ShardIndex
+from openfold_opt.protein.reader import ShardReader
 from tests.support.prediction_inputs import write_fasta
 
 DISTILLATION_PROBABILITY = 0.75
@@ -109,7 +110,7 @@ def run_circle(circle: Circle) -> dict[str, object]:
             chain["models"][0]["mean_plddt"] for chain in summary["chains"]
         ),
         "lddt_ca_of_predictions": mean_truth(truth),
-        "num_distilled": len(ShardIndex.load(circle.distilled).chains),
+        **count_residues(circle.distilled),
         "num_training_chains": len(ShardIndex.load(circle.shards).chains),
         "num_validation_chains": len(scores["with"].chains),
         "validation_lddt_ca": {name: score.lddt_ca for name, score in scores.items()},
@@ -123,12 +124,24 @@ def describe(result: dict[str, object]) -> str:
         [
             f"{result['num_distilled']} of {result['num_predicted']} predicted chains distilled: "
             f"mean pLDDT {result['mean_plddt_of_predictions']:.1f}, "
-            f"true lDDT-Ca {result['lddt_ca_of_predictions']:.4f}",
+            f"true lDDT-Ca {result['lddt_ca_of_predictions']:.4f}; "
+            f"{result['num_confident_residues']} of {result['num_residues']} residues are confident",
             f"validation lDDT-Ca after {result['steps']} steps, seed {result['seed']}: "
             f"{scores['without']:.4f} without the distillation set, {scores['with']:.4f} with "
             f"{result['distillation_probability']:.0%} of the samples from it",
         ]
     )
+
+
+def count_residues(distilled: Path) -> dict[str, int]:
+    """Return the numbers of distilled chains, of their residues, and of those not masked."""
+    reader = ShardReader(distilled)
+    masks = [reader.structure(c.chain_id).all_atom_mask.any(1) for c in reader.index.chains]
+    return {
+        "num_distilled": len(masks),
+        "num_residues": sum(map(len, masks)),
+        "num_confident_residues": int(sum(mask.sum() for mask in masks)),
+    }
 
 
 def mean_truth(scores: dict) -> float:

@@ -89,36 +89,28 @@ def test_the_defaults_are_those_of_the_paper_and_reject_short_chains(folder, tmp
 
 
 def test_each_filter_rejects_and_is_counted(folder, reader, tmp_path, capsys):
+    """Chains of 36, 36, 31, 31, 33 and 33 residues with 40, 17, 30, 43, 34 and 17 rows."""
     names = chain_ids(reader)[2:]
-    lengths = {name: len(reader.sequence(name)) for name in names}
-    rows = {name: reader.alignment(name).num_sequences for name in names}
-    low, high = min(lengths.values()), max(lengths.values())
-    structures = [
-        predicted(reader, name, plddt=50.0 if name == names[-1] else 90.0) for name in names
-    ]
+    plddt = dict.fromkeys(names, 90.0) | {names[2]: 50.0}
+    structures = [predicted(reader, name, plddt=plddt[name]) for name in names]
     predictions = write_predictions(tmp_path / "p", structures)
-    limits = ("--min-length", low + 1, "--max-length", high - 1, "--min-msa-rows", 20)
-    code = distill(folder, tmp_path / "out", *limits, predictions=predictions)
-    expected = {
-        name: "too short"
-        if lengths[name] == low
-        else "too long"
-        if lengths[name] == high
-        else "no confident residue"
-        if name == names[-1]
-        else "few alignment rows"
-        for name in names
-        if lengths[name] in (low, high) or name == names[-1] or rows[name] < 20
-    }
-    found = {name: reason.split(":")[0] for name, reason in rejected(tmp_path / "out").items()}
-    assert found == expected
-    kept = len(names) - len(expected)
-    assert code == (0 if kept else 1)
-    if kept:
-        assert len(ShardReader(tmp_path / "out").index.chains) == kept
-        assert (
-            f"{list(expected.values()).count('too short')} x too short" in capsys.readouterr().out
-        )
+
+    def kinds(*limits, code):
+        assert distill(folder, tmp_path / "out", *limits, predictions=predictions) == code
+        found = rejected(tmp_path / "out")
+        return [found.get(name, "").split(":")[0] for name in names]
+
+    length = ("--min-length", 0, "--max-length", 35, "--min-msa-rows", 0)
+    expected = ["too long", "too long", "no confident residue", "", "", ""]
+    assert kinds(*length, code=0) == expected
+    output = capsys.readouterr().out
+    assert "3 of 6 predicted chains" in output and "  2 x too long\n" in output
+    rows = ("--min-length", 33, "--max-length", 0, "--min-msa-rows", 18, "--min-plddt", 0)
+    expected = ["", "few alignment rows", "too short", "too short", "", "few alignment rows"]
+    assert kinds(*rows, code=0) == expected
+    assert len(ShardReader(tmp_path / "out").index.chains) == 2
+    assert kinds(*NO_FILTERS[:4], "--min-msa-rows", 44, code=1)[2] == "no confident residue"
+    assert "rejected.csv: 5 x few alignment rows, 1 x no" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
