@@ -125,7 +125,7 @@ def describe(result: dict[str, object]) -> str:
             f"{result['num_distilled']} of {result['num_predicted']} predicted chains distilled: "
             f"mean pLDDT {result['mean_plddt_of_predictions']:.1f}, "
             f"true lDDT-Ca {result['lddt_ca_of_predictions']:.4f}; "
-            f"{result['num_confident_residues']} of {result['num_residues']} residues are confident",
+            f"{result['num_confident_residues']} of {result['num_residues']} residues confident",
             f"validation lDDT-Ca after {result['steps']} steps, seed {result['seed']}: "
             f"{scores['without']:.4f} without the distillation set, {scores['with']:.4f} with "
             f"{result['distillation_probability']:.0%} of the samples from it",
