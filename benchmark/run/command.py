@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.command_line import (
@@ -16,58 +14,44 @@ from benchmark.command_line import (
 )
 from benchmark.mlperf.log import MLPerfObserver
 from benchmark.mlperf.rules import division_of_run
-from benchmark.mlperf.submitter import Submitter, read_submitter
-from benchmark.presets import build_preset, fit_preset, preset_label, preset_names
+from benchmark.presets import preset_names
 from benchmark.run.failure import FULL_DISK_NUMBERS, describe_failure
 from benchmark.run.handshake import Decision, broadcast_decision, receive_decision
 from benchmark.run.next_steps import NextStepsObserver
 from benchmark.run.output_directory import OutputDirectory, describe_restart
 from benchmark.run.page_cache import clear_page_cache, data_files
+from benchmark.run.request import (
+    SEED_RANGE,
+    RunRequest,
+    check_ranks,
+    check_request,
+    continuing_command,
+    final_score,
+    is_phase_complete,
+)
 from benchmark.run.run_clock import RunClock
 from benchmark.run.run_record import RunRecord
-from benchmark.run.settings import add_set_option, apply_settings
+from benchmark.run.settings import add_set_option
 from benchmark.run.signals import Terminated, stopping_by_signal
 from benchmark.run.summary import SummaryObserver
 from openfold_opt.loader.retry_policy import LoaderError
 from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE, LostRankError
 from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
 from openfold_opt.train.build_run import RunPaths, resolve_device
-from openfold_opt.train.config import RunConfig, config_hash
+from openfold_opt.train.config import config_hash
+from openfold_opt.train.console_observer import ConsoleObserver
 from openfold_opt.train.data_source import ShardDataSource
-from openfold_opt.train.distillation_set import check_distillation, data_checksum
-from openfold_opt.train.errors import NonFiniteError, SetupError
-from openfold_opt.train.global_batch import check_global_batch
+from openfold_opt.train.distillation_set import data_checksum
+from openfold_opt.train.errors import NonFiniteError, PhaseConditionError, SetupError
 from openfold_opt.train.initial_weights import INIT_WEIGHTS
-from openfold_opt.train.observer import CompositeObserver, ConsoleObserver, RunObserver
+from openfold_opt.train.observer import CompositeObserver, RunObserver
+from openfold_opt.train.phase_goal import PHASE_COMPLETE, SUCCESS
 from openfold_opt.train.preemption import PreemptedError, StopRequest
 from openfold_opt.train.run_facts import source_digests
 from openfold_opt.train.trainer import Trainer
-from openfold_opt.train.training_loop import SUCCESS
 
-SEED_RANGE = 2**31
 PREEMPTED_EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: a temporary failure."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunRequest:
-    """The checked options of a command line."""
-
-    preset: str
-    """Name of the preset, or the absolute path of a file outside the package."""
-    settings: tuple[str, ...]
-    """FIELD=VALUE of each `--set`; `config` already has these values."""
-    config: RunConfig
-    data_dir: Path
-    distillation_dir: Path | None
-    """Shards of the distillation set, if there is one."""
-    output_dir: Path
-    init_checkpoint: Path | None
-    init_weights: str
-    """One of INIT_WEIGHTS; used only if init_checkpoint is a run."""
-    seed: int | None
-    """None means the seed of the run that is continued, or a seed from the clock."""
-    submitter: Submitter
 
 
 def add_parser(subparsers) -> None:
@@ -116,6 +100,12 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--seed", type=int, metavar="S", help="seed of the run (default: from the clock)"
     )
+    parser.add_argument(
+        "--phase",
+        metavar="NAME",
+        help="of a preset with several phases, train only this one, by its name or number; the "
+        "next one may then run on other ranks (default: all phases that are not complete)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -123,8 +113,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         launch = read_launch_info()
         request = check_request(args)
-        fitted = check_global_batch(request.config, launch.world_size)
-        _refuse_other_accumulation(request, fitted)
+        check_ranks(request, launch.world_size)
         resolve_device(request.config.device, local_rank=launch.local_rank)
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
@@ -143,6 +132,8 @@ def run(args: argparse.Namespace) -> int:
                 raise BenchmarkError(
                     f"rank {launch.rank}: the first rank refused the run: {decision.refusal}"
                 )
+            if decision.is_complete:
+                return 0
             return _train(
                 request, launch, seed=decision.seed, observer=None, stop_request=stop_request
             )
@@ -152,20 +143,6 @@ def run(args: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
             return end.exit_code
-
-
-def _refuse_other_accumulation(request: RunRequest, fitted: RunConfig) -> None:
-    """Raises BenchmarkError if `--set` gives an accumulation that contradicts the global batch.
-
-    fitted: the configuration with the accumulation for the ranks of this run.
-    """
-    is_set = any(setting.startswith("accumulation=") for setting in request.settings)
-    if is_set and fitted.accumulation != request.config.accumulation:
-        raise BenchmarkError(
-            f"--set accumulation={request.config.accumulation}: it follows from "
-            f"global_batch_size={fitted.global_batch_size} and the ranks, and is "
-            f"{fitted.accumulation}; set global_batch_size instead"
-        )
 
 
 def _clear_cache_of_node(request: RunRequest, launch: LaunchInfo, decision: Decision) -> bool:
@@ -188,38 +165,16 @@ def _all_data_files(request: RunRequest) -> list[Path]:
     )
 
 
-def check_request(args: argparse.Namespace) -> RunRequest:
-    """Check the command line before anything is written.
-
-    Raises BenchmarkError or ValueError for a wrong argument.
-    """
-    config = fit_preset(args.preset, build_preset(args.preset), args.data_dir)
-    config = apply_settings(config, args.settings)
-    check_distillation(config.selection, args.distillation_data_dir)
-    if args.init_checkpoint is not None and not args.init_checkpoint.exists():
-        raise BenchmarkError(
-            f"initial checkpoint {args.init_checkpoint} is not a file, nor the output directory of "
-            "a run; correct --init-checkpoint"
-        )
-    if args.seed is not None and not 0 <= args.seed < SEED_RANGE:
-        raise BenchmarkError(f"seed {args.seed} is out of range; expected 0 to {SEED_RANGE - 1}")
-    return RunRequest(
-        preset=preset_label(args.preset),
-        settings=tuple(args.settings),
-        config=config,
-        data_dir=args.data_dir,
-        distillation_dir=args.distillation_data_dir,
-        output_dir=args.output_dir,
-        init_checkpoint=args.init_checkpoint,
-        init_weights=args.init_weights,
-        seed=args.seed,
-        submitter=read_submitter(),
-    )
-
-
 def _run_rank_0(request: RunRequest, launch: LaunchInfo, stop_request: StopRequest) -> int:
     timeout_seconds = request.config.parallel.timeout_seconds
     try:
+        if is_phase_complete(request):
+            print(
+                f"run: phase {request.phase} is complete in {request.output_dir}: nothing to do",
+                flush=True,
+            )
+            broadcast_decision(launch, Decision(is_complete=True), timeout_seconds=timeout_seconds)
+            return 0
         directory = open_output_directory(request)
         cache_cleared = _clear_cache_of_rank_0(directory, request)
     except (BenchmarkError, ValueError, OSError) as error:
@@ -246,7 +201,7 @@ def _run_rank_0(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
         )
         summary = SummaryObserver(
             directory.path,
-            target_lddt_ca=request.config.evaluation.target_lddt_ca,
+            target_lddt_ca=final_score(request.config),
             continued=directory.continued,
         )
         console = ConsoleObserver(log_every_steps=request.config.log_every_steps)
@@ -312,20 +267,6 @@ def open_output_directory(request: RunRequest) -> OutputDirectory:
     )
 
 
-def continuing_command(request: RunRequest) -> str:
-    """Return the command line that continues a run, from any working directory."""
-    words = ["python", "-m", "benchmark", "run", "--preset", request.preset]
-    words += [word for setting in request.settings for word in ("--set", setting)]
-    words += ["--data-dir", str(request.data_dir.resolve())]
-    if request.distillation_dir is not None:
-        words += ["--distillation-data-dir", str(request.distillation_dir.resolve())]
-    words += ["--output-dir", str(request.output_dir.resolve())]
-    if request.init_checkpoint is not None:
-        words += ["--init-checkpoint", str(request.init_checkpoint.resolve())]
-        words += ["--init-weights", request.init_weights]
-    return shlex.join(words)
-
-
 def _data_source(request: RunRequest) -> ShardDataSource:
     if request.distillation_dir is None:
         return ShardDataSource(request.data_dir)
@@ -352,7 +293,9 @@ def _train(
         observer=observer,
         launch=launch,
         stop_request=stop_request,
-        facts={"the preset": request.preset} | source_digests("benchmark"),
+        facts={"the preset": request.preset, "--phase": str(request.phase)}
+        | source_digests("benchmark"),
+        phase=request.phase,
     )
     try:
         summary = trainer.run()
@@ -367,10 +310,10 @@ def _train(
             file=sys.stderr,
         )
         return LOST_RANK_EXIT_CODE
-    except (NonFiniteError, LoaderError, OSError) as error:
+    except (NonFiniteError, PhaseConditionError, LoaderError, OSError) as error:
         return _report_stop(error)
     # A rank that only evaluates has no summary.
-    return 0 if summary is None or summary.status == SUCCESS else 1
+    return 0 if summary is None or summary.status in (SUCCESS, PHASE_COMPLETE) else 1
 
 
 def _report_stop(error: Exception) -> int:

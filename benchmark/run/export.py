@@ -20,11 +20,15 @@ from openfold_opt.model.published_weights import (
 from openfold_opt.model.published_weights.safetensors_file import require_safetensors
 from openfold_opt.protein.replace_file import replacing
 from openfold_opt.train.build_run import CHECKPOINT_FOLDER
-from openfold_opt.train.checkpoint.checkpoint_store import CheckpointStore, load_checkpoint
-from openfold_opt.train.checkpoint.run_state import mlcommons_form
+from openfold_opt.train.checkpoint.checkpoint_store import (
+    CheckpointStore,
+    FoundCheckpoint,
+    load_checkpoint,
+)
+from openfold_opt.train.checkpoint.run_state import PhaseProgress, mlcommons_form
 from openfold_opt.train.errors import CheckpointError
 from openfold_opt.train.initial_weights import INIT_WEIGHTS
-from openfold_opt.train.optim.lr_schedule import learning_rate
+from openfold_opt.train.phases import phases_of
 
 RESUMABLE = "mlcommons"
 """The form that also has the state of the optimizer."""
@@ -102,14 +106,18 @@ def _resumable(args: argparse.Namespace) -> tuple[str, Callable[[IO[bytes]], Non
         found = (
             store.load_newest(warn=print)
             if args.step is None
-            else (load_checkpoint(store.path(args.step)), store.path(args.step))
+            else FoundCheckpoint(
+                snapshot=load_checkpoint(store.path(args.step)), path=store.path(args.step)
+            )
         )
     except CheckpointError as error:
         raise BenchmarkError(str(error)) from error
     if found is None:
         raise BenchmarkError(f"{store.folder} has no checkpoint yet")
-    snapshot, path = found
-    rate = learning_rate(config.schedule, max(snapshot.step, 1))
+    snapshot, path = found.snapshot, found.path
+    progress = PhaseProgress(**snapshot.facts.get("phase", {}))
+    phase = phases_of(config)[progress.index]
+    rate = phase.learning_rate(progress.steps_before)(max(snapshot.step, progress.steps_before + 1))
     content = mlcommons_form(snapshot, learning_rate=rate, optimizer=config.optimizer)
     return f"{path} (step {snapshot.step})", lambda file: torch.save(content, file)
 

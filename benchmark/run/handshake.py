@@ -27,6 +27,8 @@ class Decision:
     seed: int = 0
     """0 if the run is refused."""
     refusal: str | None = None
+    is_complete: bool = False
+    """Whether there is nothing to do, because the requested phase is complete."""
 
 
 def broadcast_decision(

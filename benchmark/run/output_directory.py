@@ -77,6 +77,10 @@ class OutputDirectory:
                 identity=identity,
                 resumable=self.continued,
                 command=command,
+                phase=None if state is None or not self.continued else state.phase,
+                completed_phases=()
+                if state is None or not self.continued
+                else state.completed_phases,
             )
             self._previous = state
             self._is_marked = False
@@ -137,6 +141,23 @@ class OutputDirectory:
             )
             self._write_state()
 
+    def mark_phase(self, name: str) -> None:
+        """Record the phase that the run is in."""
+        with self._state_lock:
+            self._state = replace(self._state, phase=name)
+            self._write_state()
+
+    def mark_phase_complete(self, name: str) -> None:
+        """Record that a phase has ended; its last checkpoint is saved."""
+        with self._state_lock:
+            completed = tuple(dict.fromkeys((*self._state.completed_phases, name)))
+            self._state = replace(self._state, completed_phases=completed)
+            self._write_state()
+
+    def mark_stopped_after_phase(self) -> None:
+        """Record that the process ended with its phase. Another process continues the run."""
+        self._mark_ended("phase complete")
+
     def mark_failed(self, error: Failure) -> None:
         """Record the error that ended the run."""
         self._mark_ended("failed", error)
@@ -146,7 +167,9 @@ class OutputDirectory:
         self._mark_ended("preempted")
 
     def _mark_ended(
-        self, status: Literal["failed", "preempted"], error: Failure | None = None
+        self,
+        status: Literal["failed", "preempted", "phase complete"],
+        error: Failure | None = None,
     ) -> None:
         with self._state_lock:
             if self._state.status == "finished":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from benchmark.code_revision import DIRTY_MARK, code_digest, uncommitted_files
 from benchmark.machine import CHECKOUT, describe_machine, describe_versions
@@ -13,8 +14,9 @@ from benchmark.replace_file import replace_text
 from benchmark.run.failure import describe_failure
 from benchmark.run.output_directory import OutputDirectory
 from benchmark.run.run_clock import RunClock
-from openfold_opt.train.config import config_as_dict
-from openfold_opt.train.observer import NullObserver, RunInfo, RunSummary, StepReport
+from openfold_opt.train.config import RunConfig, config_as_dict
+from openfold_opt.train.observer import NullObserver, PhaseReport, RunInfo, RunSummary, StepReport
+from openfold_opt.train.phase_goal import PHASE_COMPLETE
 from openfold_opt.train.preemption import PreemptedError
 
 MAX_NAMED = 5
@@ -61,13 +63,39 @@ class RunRecord(NullObserver):
         self._clock = clock
         self._step: int | None = None
         self._has_failed = False
+        self._phases: list[object] = []
+        """The phases of the run as the preset declares them."""
+        self._num_phases = 0
+        """Number of phases that this process started."""
+
+    def init_start(self, config: RunConfig, *, seed: int) -> None:
+        """Remember the phases of the run."""
+        self._phases = [config_as_dict(phase) for phase in config.phases]
 
     def init_stop(self, info: RunInfo) -> None:
         """Write everything that determines the run, with the machine and the versions."""
         self._step = info.resumed_from_step
         versions = describe_versions()
         code = _describe_code(versions["commit"])
-        content = {
+        content = self._describe_run(info) | {
+            "code": asdict(code),
+            "versions": versions,
+            "machine": describe_machine(),
+        }
+        self._write_config(self._config_path(), content)
+        _warn_of_commit(versions["commit"], code.uncommitted)
+
+    def _config_path(self) -> Path:
+        """Return the path of the record next to the log of this process."""
+        path = self._directory.log_path
+        return path.with_name(path.name.replace("mlperf", "config", 1)).with_suffix(".json")
+
+    def _write_config(self, path: Path, content: Mapping[str, object]) -> None:
+        replace_text(path, json.dumps(content, indent=1) + "\n")
+
+    def _describe_run(self, info: RunInfo) -> dict[str, object]:
+        config = config_as_dict(info.config)
+        return {
             "preset": self._preset,
             "settings": self._settings,
             "division": self._division,
@@ -80,15 +108,32 @@ class RunRecord(NullObserver):
             "global_batch_size": info.global_batch_size,
             "data_checksum": info.data_checksum,
             "init_checkpoint_sha256": info.init_checkpoint_sha256,
-            "config": config_as_dict(info.config) | {"recompute": dict(info.recomputed_blocks)},
-            "code": asdict(code),
-            "versions": versions,
-            "machine": describe_machine(),
+            "config": config | {"recompute": dict(info.recomputed_blocks), "phases": self._phases},
+            "phase": None,
         }
-        path = self._directory.log_path
-        record = path.with_name(path.name.replace("mlperf", "config", 1)).with_suffix(".json")
-        replace_text(record, json.dumps(content, indent=1) + "\n")
-        _warn_of_commit(versions["commit"], code.uncommitted)
+
+    def phase_start(self, report: PhaseReport) -> None:
+        """Record the phase, and the configuration of a later phase of this process."""
+        self._directory.mark_phase(report.name)
+        phase = {
+            "name": report.name,
+            "number": report.number,
+            "count": report.count,
+            "steps_before": report.steps_before,
+            "last_step": report.last_step,
+        }
+        path = self._config_path()
+        self._num_phases += 1
+        if self._num_phases == 1:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        else:
+            content = self._describe_run(report.info)
+            path = path.with_name(f"{path.stem}_phase_{report.number}.json")
+        self._write_config(path, content | {"phase": phase})
+
+    def phase_stop(self, report: PhaseReport) -> None:
+        """Record that the phase has ended."""
+        self._directory.mark_phase_complete(report.name)
 
     def data_ready(
         self, *, train_samples: int, eval_samples: int, held_out: Sequence[str] = ()
@@ -116,7 +161,10 @@ class RunRecord(NullObserver):
             self._directory.mark_failed(describe_failure(error, step=self._step))
 
     def run_end(self, summary: RunSummary) -> None:
-        """Record the outcome. The directory accepts no further run."""
+        """Record the outcome. The directory of a finished run accepts no further run."""
+        if summary.status == PHASE_COMPLETE:
+            self._directory.mark_stopped_after_phase()
+            return
         self._directory.mark_finished(outcome=summary.outcome, clock=self._clock.durations())
 
     def run_stop(self, *, status: str, samples: int) -> None:

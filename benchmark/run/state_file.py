@@ -21,7 +21,7 @@ from benchmark.replace_file import replace_text
 from benchmark.run.run_clock import RunDurations
 
 STATE_FILE = "run.json"
-Status = Literal["starting", "running", "finished", "failed", "preempted"]
+Status = Literal["starting", "running", "finished", "failed", "preempted", "phase complete"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,10 @@ class RunState:
     """Whether the next run continues this one. False for a finished run."""
     command: str | None = None
     """The command line that continues the run."""
+    phase: str | None = None
+    """Name of the current phase, or of the one that ended last; None: the run has one phase."""
+    completed_phases: tuple[str, ...] = ()
+    """Names of the phases that have ended, in order."""
     outcome: str | None = None
     """Of a finished run: "success" or "target not reached"."""
     clock: RunDurations | None = None
@@ -70,11 +74,12 @@ class RunState:
         """Read the content of a file. Raises KeyError, TypeError or ValueError if it has errors."""
         if content["status"] not in get_args(Status):
             raise ValueError(f"status {content['status']!r}")
-        names = ("continued", "num_resumptions", "seed", "command", "outcome")
+        names = ("continued", "num_resumptions", "seed", "command", "phase", "outcome")
         clock, error = content.get("clock"), content.get("error")
         return cls(
             status=content["status"],
             identity=content.get("identity", {}),
+            completed_phases=tuple(content.get("completed_phases", ())),
             # Earlier versions did not record it.
             resumable=content.get("resumable", content["status"] == "running"),
             clock=None if clock is None else RunDurations(**clock),
@@ -89,6 +94,8 @@ class RunState:
         unused = {"resumable", "command"} if is_finished else {"outcome", "clock"}
         if self.error is None:
             unused.add("error")
+        if self.phase is None:
+            unused |= {"phase", "completed_phases"}
         return {name: value for name, value in content.items() if name not in unused}
 
 

@@ -96,7 +96,10 @@ class EvaluationTask:
 
 
 class TrainingLoader:
-    """Iterates over the micro-batches of one rank, without end. A context manager.
+    """Iterates over the micro-batches of one rank. A context manager.
+
+    The iteration ends after the steps of the stream's phase, if their number is known. Every sample
+    of the phase is then delivered once; a skipped one is replaced by a sample of no phase.
 
     Workers start to read samples immediately: if a timer must run before data are touched, create
     the loader after the timer has started. With `loader.window` > 0 micro-batches are delivered in
@@ -110,7 +113,7 @@ class TrainingLoader:
         loader: configuration of their preparation.
         stream: the part of the global stream that this rank reads.
         dap: the ranks that read the same part. They get the same batches, prepared once per node.
-        first_step: first optimizer step, counted from 1.
+        first_step: first optimizer step of the run, counted from 1.
         start: the consumed part of the stream, from `state`; None: what the steps before
             `first_step` consume in strict order.
         report: called with a message for each skipped batch and each replaced worker.
@@ -139,11 +142,14 @@ class TrainingLoader:
         readers = tuple(ShardReader(folder) for folder in folders)
         task = TrainingTask(readers=readers, sampler=sampler, data=data, stream=stream)
         self._stream = stream
-        self._num_delivered = (first_step - 1) * stream.accumulation
+        num_steps = first_step - 1 - stream.origin.steps_before
+        self._num_delivered = num_steps * stream.accumulation
         start = StreamState(low=self._num_delivered) if start is None else start
+        num_skipped = start.num_consumed - self._num_delivered
+        end = None if stream.num_positions is None else stream.num_positions + num_skipped
         self._consumed = ConsumedPositions(start)
         self._deliveries = SharedDeliveries(
-            lambda: WorkerStream(task, config=loader, start=start, report=report),
+            lambda: WorkerStream(task, config=loader, start=start, end=end, report=report),
             axis=dap,
             window=loader.window,
             timeout_seconds=loader.timeout_seconds * (loader.max_attempts + 1),

@@ -70,7 +70,8 @@ class ReorderWindow:
         window: number of positions by which a batch may be delivered early.
         capacity: maximum number of positions that are in preparation or prepared.
         start: the part of the stream that is already consumed.
-        end: the stream ends before this position; None: the stream is endless.
+        end: the stream ends before this position, plus the number of dropped ones; None: the
+            stream is endless.
     """
 
     def __init__(
@@ -114,8 +115,14 @@ class ReorderWindow:
         )
 
     def complete(self, position: int) -> int:
-        """Mark a position as delivered or dropped; return its distance from the low position."""
+        """Mark a position as delivered; return its distance from the low position."""
         distance = position - self._done.low
         self._done.add(position)
         self._num_outstanding -= 1
         return distance
+
+    def drop(self, position: int) -> None:
+        """Mark a position as skipped. A finite stream gets a further position instead."""
+        self.complete(position)
+        if self._end is not None:
+            self._end += 1

@@ -5,7 +5,8 @@ The chains are those of the training set or, with a given probability, of a dist
 The stream does not depend on the number of ranks. Optimizer steps count from 1, samples from 0.
 Step s uses the samples (s - 1) * G .. s * G - 1, where G = data-parallel size x local batch size x
 accumulation. Within the step, `slot` numbers the samples by micro-batch, then rank, then index in
-the local batch.
+the local batch. In a run with several phases, steps and samples count from the start of the phase
+(StreamOrigin).
 """
 
 from collections.abc import Sequence
@@ -15,16 +16,36 @@ import numpy as np
 
 from openfold_opt.loader.random_streams import Purpose, random_stream
 
+FIRST_RESERVE_SAMPLE = 2**48
+"""Samples from this number on replace skipped ones in a phase with a fixed number of samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamOrigin:
+    """The part of the global stream that a phase of a run uses."""
+
+    steps_before: int = 0
+    """Optimizer steps of the run before the phase."""
+    first_sample: int = 0
+    """Global number of the first sample of the phase."""
+    num_steps: int | None = None
+    """Steps of the phase. Its samples are then used completely, none out of order across its end.
+    None: the stream is endless."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SampleStream:
-    """The part of the global stream that one data-parallel rank reads."""
+    """The part of the global stream that one data-parallel rank reads, in one phase of a run.
+
+    A position numbers the micro-batches of this rank from 0, the start of the phase.
+    """
 
     rank: int = 0
     size: int = 1
     """Number of data-parallel ranks; the ranks of one DAP group share a stream."""
     local_batch_size: int = 1
     accumulation: int = 1
+    origin: StreamOrigin = StreamOrigin()
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.size or self.local_batch_size < 1 or self.accumulation < 1:
@@ -38,20 +59,32 @@ class SampleStream:
         """Number of samples per optimizer step."""
         return self.size * self.local_batch_size * self.accumulation
 
+    @property
+    def num_positions(self) -> int | None:
+        """Number of positions of the phase; None: the stream is endless."""
+        num_steps = self.origin.num_steps
+        return None if num_steps is None else num_steps * self.accumulation
+
     def slots(self, micro: int) -> range:
         """Return the global batch slots of micro-batch 0 .. accumulation - 1 of this rank."""
         first = (micro * self.size + self.rank) * self.local_batch_size
         return range(first, first + self.local_batch_size)
 
     def step_of(self, position: int) -> tuple[int, int]:
-        """Return the step, from 1, and the micro-batch, from 0, at a position, from 0."""
+        """Return the step of the run, from 1, and the micro-batch, from 0, at a position."""
         num_steps, micro = divmod(position, self.accumulation)
-        return num_steps + 1, micro
+        return self.origin.steps_before + num_steps + 1, micro
 
     def sample_numbers(self, position: int) -> list[int]:
-        """Return the global sample numbers, from 0, of the micro-batch at a position."""
-        step, micro = self.step_of(position)
-        return [(step - 1) * self.global_batch_size + slot for slot in self.slots(micro)]
+        """Return the global sample numbers, from 0, of the micro-batch at a position.
+
+        Positions after the end of the phase replace skipped ones. Their samples belong to no phase.
+        """
+        num_steps, micro = divmod(position, self.accumulation)
+        first = self.origin.first_sample
+        if self.origin.num_steps is not None and num_steps >= self.origin.num_steps:
+            first += FIRST_RESERVE_SAMPLE
+        return [first + num_steps * self.global_batch_size + slot for slot in self.slots(micro)]
 
 
 TRAINING_SET, DISTILLATION_SET = 0, 1

@@ -220,7 +220,7 @@ class Supervisor:
             if outcome.error is not None:
                 self._shared.ready[position] = outcome.error
             else:
-                self._shared.window.complete(position)
+                self._shared.window.drop(position)
                 self._shared.skipped.append(position)
                 self._shared.messages.append(outcome.report)
             self._shared.changed.notify_all()

@@ -32,7 +32,8 @@ class WorkerStream:
         task: prepares one position.
         config: workers, window, deadline and error budget.
         start: the part of the stream that an earlier run consumed.
-        end: the stream ends before this position; None: the stream is endless.
+        end: the stream ends before this position, plus one for each skipped position; None: the
+            stream is endless.
         error_budget: overrides the error budget of the config.
         report: called in the thread of the consumer with a message for each skipped batch and each
             replaced worker.
@@ -83,9 +84,9 @@ class WorkerStream:
         self._raise_if_closed()
         while (position := self._window.next_to_prepare()) is not None:
             result = self._prepare_in_process(position)
-            distance = self._window.complete(position)
             if result is not None:
-                return replace(result, reorder_distance=distance)
+                return replace(result, reorder_distance=self._window.complete(position))
+            self._window.drop(position)
         return None
 
     def _prepare_in_process(self, position: int) -> Delivery | None:

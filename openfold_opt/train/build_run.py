@@ -23,9 +23,9 @@ from openfold_opt.model.published_weights.run_directory import CHECKPOINT_FOLDER
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import broadcast_object, check_same_everywhere, gather_objects
 from openfold_opt.parallel.context import ParallelContext
-from openfold_opt.train.checkpoint.checkpoint_store import CheckpointStore
+from openfold_opt.train.checkpoint.checkpoint_store import CheckpointStore, FoundCheckpoint
 from openfold_opt.train.checkpoint.run_state import Progress, RunIdentity, restore_run, share_state
-from openfold_opt.train.config import RunConfig, config_hash
+from openfold_opt.train.config import RunConfig
 from openfold_opt.train.evaluation.evaluator import Evaluator
 from openfold_opt.train.initial_weights import INIT_WEIGHTS, initialize
 from openfold_opt.train.memory_plan import plan_recomputation
@@ -243,13 +243,14 @@ def prepare_run(
     paths: RunPaths,
     identity: RunIdentity,
     store: CheckpointStore,
-    warn: Callable[[str], None],
+    newest: FoundCheckpoint | None,
     note: Callable[[str], None] = lambda line: None,
 ) -> PreparedRun:
     """Build the model, then resume, load initial weights, or keep the random ones.
 
-    note: receives a line about the origin of the initial weights. Only the first rank reads
-    checkpoints; the others receive its state, and all ranks check that they have the same weights.
+    newest: the checkpoint to resume from, on the first rank; None: a new run. note: receives a line
+    about the origin of the initial weights. The other ranks receive the state of the first one, and
+    all ranks check that they have the same weights.
     """
     train_plan, evaluation_plan = build_plans(config, context, device)
     model = build_model(config, seed=identity.seed, device=device)
@@ -260,13 +261,7 @@ def prepare_run(
     if context.training_ranks.rank == 0:
         try:
             loaded = _load_weights(
-                train_step,
-                store,
-                config=config,
-                paths=paths,
-                identity=identity,
-                warn=warn,
-                note=note,
+                train_step, newest, config=config, paths=paths, identity=identity, note=note
             )
         except ValueError as error:
             # The other ranks wait for the result, so they get the error and raise it, too.
@@ -314,27 +309,23 @@ def _stream_state(progress: Progress, config: RunConfig, data: AxisGroup) -> Str
 
 def _load_weights(
     train_step: TrainStep,
-    store: CheckpointStore,
+    newest: FoundCheckpoint | None,
     *,
     config: RunConfig,
     paths: RunPaths,
     identity: RunIdentity,
-    warn: Callable[[str], None],
     note: Callable[[str], None],
 ) -> LoadedWeights:
     """Load the newest checkpoint of this run, else the initial weights, else keep the random ones.
 
     Only the first rank calls this.
     """
-    store.remove_temporaries()
-    newest = store.load_newest(warn=warn)
     if newest is not None:
-        snapshot, path = newest
-        progress = restore_run(train_step, snapshot, identity, path=path)
+        progress = restore_run(train_step, newest.snapshot, identity, path=newest.path)
         return LoadedWeights(
             progress=progress,
-            init_checkpoint_sha256=snapshot.facts["init_checkpoint_sha256"],
-            resumed_from=path,
+            init_checkpoint_sha256=newest.snapshot.facts["init_checkpoint_sha256"],
+            resumed_from=newest.path,
         )
     if paths.init_checkpoint is not None:
         sha256 = initialize(
@@ -354,12 +345,20 @@ def _load_weights(
 
 
 def run_identity(
-    config: RunConfig, context: ParallelContext, *, seed: int, data_checksum: str | None
+    config: RunConfig,
+    context: ParallelContext,
+    *,
+    config_hash: str,
+    seed: int,
+    data_checksum: str | None,
 ) -> RunIdentity:
-    """Return the values that a resumed run must share with the interrupted one."""
+    """Return the values that a resumed run must share with the interrupted one.
+
+    config: of the phase, with the accumulation of this run. config_hash: of the whole run.
+    """
     return RunIdentity(
         seed=seed,
-        config_hash=config_hash(config),
+        config_hash=config_hash,
         global_batch_size=context.data.size * config.local_batch_size * config.accumulation,
         data_checksum=data_checksum,
     )

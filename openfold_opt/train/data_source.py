@@ -15,7 +15,7 @@ from openfold_opt.loader.decode import decode_batch
 from openfold_opt.loader.device_prefetcher import DevicePrefetcher, build_prefetcher
 from openfold_opt.loader.loader import EvaluationLoader, TrainingLoader
 from openfold_opt.loader.reorder_window import StreamState
-from openfold_opt.loader.sampler import SampleStream, TrainingSampler
+from openfold_opt.loader.sampler import SampleStream, StreamOrigin, TrainingSampler
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.protein.index import ShardIndex
@@ -31,6 +31,8 @@ from openfold_opt.train.distillation_set import (
     data_checksum,
     open_distillation,
 )
+
+WHOLE_RUN = StreamOrigin()
 
 
 class OpenData(Protocol):
@@ -50,12 +52,15 @@ class OpenData(Protocol):
         start: StreamState | None,
         device: torch.device,
         report: Callable[[str], None],
+        origin: StreamOrigin = WHOLE_RUN,
     ) -> Iterator[LoadedBatch[ModelFeatures]]:
-        """Return an endless iterator over the micro-batches of this rank, on the device.
+        """Return an iterator over the micro-batches of this rank, on the device.
 
-        first_step: first optimizer step, counted from 1. start: value of `training_state` when the
-        run was interrupted; None: samples were used in order. report: receives a line for each
-        skipped batch and each restarted worker.
+        It ends after the phase of `origin`, and is endless if the number of its steps is None.
+
+        first_step: first optimizer step of the run, counted from 1. start: value of
+        `training_state` when the run was interrupted; None: samples were used in order. report:
+        receives a line for each skipped batch and each restarted worker.
         """
 
     def mark_consumed(self, batch: LoadedBatch[ModelFeatures]) -> None:
@@ -152,12 +157,7 @@ class ShardData:
             ),
             distillation_probability=config.selection.distillation_probability,
         )
-        self._stream = SampleStream(
-            rank=context.data.rank,
-            size=context.data.size,
-            local_batch_size=config.local_batch_size,
-            accumulation=config.accumulation,
-        )
+        self._data_axis = context.data
         lengths = {chain_id: index.by_id[chain_id].sequence_length for chain_id in validation}
         self._evaluation_loaders = {
             together: EvaluationLoader(data_dir, chain_ids, data=config.data, loader=config.loader)
@@ -176,6 +176,7 @@ class ShardData:
         start: StreamState | None,
         device: torch.device,
         report: Callable[[str], None],
+        origin: StreamOrigin = WHOLE_RUN,
     ) -> Iterator[LoadedBatch[ModelFeatures]]:
         # Stop the stream of an earlier call.
         self.close()
@@ -184,7 +185,13 @@ class ShardData:
             self._sampler,
             data=self._config.data,
             loader=self._config.loader,
-            stream=self._stream,
+            stream=SampleStream(
+                rank=self._data_axis.rank,
+                size=self._data_axis.size,
+                local_batch_size=self._config.local_batch_size,
+                accumulation=self._config.accumulation,
+                origin=origin,
+            ),
             dap=self._dap_axis,
             first_step=first_step,
             start=start,

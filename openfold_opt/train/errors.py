@@ -13,6 +13,10 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be used; the message names it, the reason and the remedy."""
 
 
+class PhaseConditionError(RuntimeError):
+    """A phase of a run did not reach the score that it requires. Every rank raises it."""
+
+
 class NonFiniteError(RuntimeError):
     """A loss term of non-zero weight, the gradient norm or an evaluation score is not finite.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from openfold_opt.parallel.broadcast import broadcast_object
 from openfold_opt.parallel.context import ParallelContext, count_training_ranks
-from openfold_opt.train.checkpoint.checkpoint_store import CheckpointStore
 from openfold_opt.train.config import RunConfig
+from openfold_opt.train.phases import Phase
 
 
 def fit_accumulation(config: RunConfig, data_parallel_size: int) -> RunConfig:
@@ -42,25 +42,35 @@ def check_global_batch(config: RunConfig, world_size: int) -> RunConfig:
     return fit_accumulation(config, num_training // config.parallel.dap_size)
 
 
+def check_phase_ranks(phases: Sequence[Phase], num_ranks: int) -> None:
+    """Raise ValueError, which names the phase, if the ranks do not fit one of the phases."""
+    for phase in phases:
+        try:
+            check_global_batch(phase.config, num_ranks)
+        except ValueError as error:
+            raise ValueError(
+                f"{phase.title} does not fit {num_ranks} ranks: {error}. With --phase, every phase "
+                "can run in a job of its own, on other ranks"
+            ) from error
+
+
 def keep_global_batch(
     config: RunConfig,
     context: ParallelContext,
-    store: CheckpointStore,
     *,
+    resumed_batch: int | None,
     report: Callable[[str], None],
 ) -> RunConfig:
     """Return the configuration with the accumulation that this run needs.
 
     A resumed run keeps its global batch on any number of ranks. A new run uses the configured one.
-    report: receives a line if the accumulation is not that of the configuration.
+    resumed_batch: that of the newest checkpoint, on the first rank; None: a new run. report:
+    receives a line if the accumulation is not that of the configuration.
 
     Raises ValueError on every rank if the ranks do not divide that batch, or if the resumed run
     has another batch than the configuration.
     """
-    records = store.records() if context.training_ranks.rank == 0 else []
-    sizes = [r.content["facts"]["global_batch_size"] for r in records if r.content is not None]
-    # Of the newest checkpoint; None: a new run.
-    resumed = broadcast_object(sizes[-1] if sizes else None, context.training_ranks)
+    resumed = broadcast_object(resumed_batch, context.training_ranks)
     if resumed is not None and config.global_batch_size not in (None, resumed):
         raise ValueError(
             f"the resumed run has a global batch of {resumed}, the configuration has "

@@ -78,7 +78,7 @@ def _initialize_from_run(
         raise CheckpointError(
             f"{store.folder} has no checkpoint; expected the output directory of a run with one"
         )
-    snapshot, path = newest
+    snapshot, path = newest.snapshot, newest.path
     tensors = snapshot.views(TENSOR_OF[which])
     if which == "average" and not snapshot.facts["num_updates"]:
         raise CheckpointError(

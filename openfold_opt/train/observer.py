@@ -7,6 +7,9 @@ Order of the events of a run:
            -> evaluation_start -> evaluation -> evaluation_stop } *
       -> run_stop -> run_end
 
+In a run with several phases, the part in braces repeats for each phase, between phase_start and
+phase_stop; preparing comes again before a later phase. run_stop comes before the last phase_stop.
+
 An interval is the training between two evaluations. The last step of a run ends its interval and is
 evaluated, so the last interval may be shorter. An interval has no interval_stop if the run ends
 inside it for another reason.
@@ -22,18 +25,13 @@ rank sends events.
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Protocol
 
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.dataset_split import name_chains
 from openfold_opt.train.evaluation.evaluator import ChainScore
-from openfold_opt.train.preemption import PreemptedError
-from openfold_opt.train.resolved import describe_resolved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +76,8 @@ class PhaseReport:
     it ended."""
     best_lddt_ca: float | None
     """Highest lDDT-Ca of the evaluations of the phase so far; None: there is none."""
+    required_lddt_ca: float | None
+    """Score that an evaluation of the phase must reach; None: there is no condition."""
     info: RunInfo
     """The run in this phase, with the resolved configuration of the phase."""
 
@@ -125,11 +125,13 @@ class RunSummary:
     """Result of a run, and metrics of the part that this process ran."""
 
     status: str
-    """"success": target reached; "aborted": step limit reached."""
+    """"success": target reached; "aborted": step limit reached; "phase complete": another phase
+    follows."""
     steps: int
     """Optimizer steps since the beginning of the run, including those before a resumption."""
     samples: int
     resumed_from_step: int
+    resumed_from_samples: int
     run_seconds: float
     """From run_start to run_stop."""
     training_seconds: float
@@ -157,7 +159,7 @@ class RunSummary:
     @property
     def trained_samples(self) -> int:
         """Samples that this process trained on."""
-        return self.samples * self.trained_steps // self.steps if self.steps else 0
+        return self.samples - self.resumed_from_samples
 
     @property
     def seconds_per_step(self) -> float:
@@ -167,9 +169,28 @@ class RunSummary:
     @property
     def samples_per_second(self) -> float:
         """Training samples per second of training time; 0 without steps."""
-        if not self.steps or not self.training_seconds:
-            return 0.0
-        return self.samples / self.steps * self.trained_steps / self.training_seconds
+        return self.trained_samples / self.training_seconds if self.training_seconds else 0.0
+
+
+def join_summaries(summaries: Sequence[RunSummary]) -> RunSummary:
+    """Return the summary of a process from those of its phases, in order."""
+    first, last = summaries[0], summaries[-1]
+    eager = [part.num_eager_steps for part in summaries if part.num_eager_steps is not None]
+    waits = [
+        part.num_evaluation_waits for part in summaries if part.num_evaluation_waits is not None
+    ]
+    return replace(
+        last,
+        resumed_from_step=first.resumed_from_step,
+        resumed_from_samples=first.resumed_from_samples,
+        training_seconds=sum(part.training_seconds for part in summaries),
+        evaluation_seconds=sum(part.evaluation_seconds for part in summaries),
+        data_wait_seconds=sum(part.data_wait_seconds for part in summaries),
+        evaluations=tuple(report for part in summaries for report in part.evaluations),
+        peak_memory_bytes=max(part.peak_memory_bytes for part in summaries),
+        num_eager_steps=sum(eager) if eager else None,
+        num_evaluation_waits=sum(waits) if waits else None,
+    )
 
 
 class RunObserver(Protocol):
@@ -312,119 +333,3 @@ class CompositeObserver:
                 observer.run_failed(error)
             except OSError as failure:
                 error.add_note(f"{type(observer).__name__} could not record it: {failure}")
-
-
-def format_duration(seconds: float) -> str:
-    """Format a duration in suitable units: "42 s", "12 min", "3 h 20 min", "2 d 4 h"."""
-    minutes, hours = round(seconds / 60), round(seconds / 3600)
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if minutes < 100:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{hours // 24} d {hours % 24} h"
-
-
-class ConsoleObserver(NullObserver):
-    """Prints a line every log_every_steps steps, and for each evaluation and checkpoint."""
-
-    def __init__(self, *, log_every_steps: int = 10, stream: TextIO | None = None) -> None:
-        self._log_every_steps = log_every_steps
-        self._stream = stream if stream is not None else sys.stdout
-        self._max_steps: int | None = None
-        self._first_step, self._first_time = 0, 0.0
-
-    def _print(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
-
-    def preparing(self, what: str) -> None:
-        self._print(what)
-
-    def init_stop(self, info: RunInfo) -> None:
-        start = (
-            f"resumed after step {info.resumed_from_step}" if info.resumed_from_step else "fresh"
-        )
-        self._print(
-            f"run of {info.number_of_ranks} ranks on {info.device}, "
-            f"global batch {info.global_batch_size}, {info.num_parameters:,} parameters in "
-            f"{info.num_tensors:,} tensors, seed {info.seed}, {start}"
-        )
-        self._print(
-            describe_resolved(
-                info.config,
-                recomputed_blocks=info.recomputed_blocks,
-                number_of_ranks=info.number_of_ranks,
-                global_batch_size=info.global_batch_size,
-            )
-        )
-        self._max_steps, self._first_step = info.config.max_steps, info.resumed_from_step
-
-    def data_ready(
-        self, *, train_samples: int, eval_samples: int, held_out: Sequence[str] = ()
-    ) -> None:
-        self._first_time = time.monotonic()
-        self._print(f"data: {train_samples:,} chains to train on, {eval_samples:,} to evaluate")
-        if held_out:
-            self._print(f"held out of training: {name_chains(held_out)}")
-
-    def step(self, report: StepReport) -> None:
-        if report.step % self._log_every_steps:
-            return
-        self._print(
-            f"step {report.step:>6}{self._total()}  k {report.num_recycling_iterations}  "
-            f"loss {report.loss:9.4f}  lr {report.learning_rate:.2e}  "
-            f"grad norm {report.gradient_norm:9.4f}  {report.step_time_seconds:.3f} s/step  "
-            f"data wait {report.data_wait_seconds:.3f} s"
-            f"{self._time_left(report.step)}"
-        )
-
-    def _total(self) -> str:
-        return "" if self._max_steps is None else f" of {self._max_steps:,}"
-
-    def _time_left(self, step: int) -> str:
-        """Return the time to the last step at the pace of this process, including evaluations."""
-        num_done = step - self._first_step
-        if self._max_steps is None or num_done < 1:
-            return ""
-        pace = (time.monotonic() - self._first_time) / num_done
-        return f"  {format_duration(pace * (self._max_steps - step))} left at most"
-
-    def evaluation(self, report: EvaluationReport) -> None:
-        worst = min(report.chains, key=lambda chain: chain.lddt_ca)
-        self._print(
-            f"evaluation after step {report.step}: lDDT-Ca {report.lddt_ca:.4f} over "
-            f"{len(report.chains)} chains (lowest {worst.lddt_ca:.4f}, {worst.chain_id}), "
-            f"{report.seconds:.1f} s"
-        )
-
-    def checkpoint_saved(self, path: Path, *, step: int) -> None:
-        self._print(f"checkpoint of step {step}: {path}")
-
-    def warning(self, message: str) -> None:
-        self._print(f"WARNING: {message}")
-
-    def run_end(self, summary: RunSummary) -> None:
-        text = f"{summary.outcome} after {summary.steps} steps, {summary.samples:,} samples"
-        if summary.resumed_from_step:
-            part = f"{summary.trained_steps} steps, {summary.trained_samples:,} samples"
-            text += f"; this part: {part}"
-        text += (
-            f", {summary.run_seconds:.1f} s (training {summary.training_seconds:.1f}, "
-            f"evaluation {summary.evaluation_seconds:.1f}, "
-            f"data wait {summary.data_wait_seconds:.1f}); {summary.seconds_per_step:.3f} s/step, "
-            f"{summary.samples_per_second:.2f} samples/s, "
-            f"peak memory {summary.peak_memory_bytes / 2**30:.2f} GiB"
-        )
-        if summary.num_eager_steps is not None:
-            text += f"; {summary.num_eager_steps} steps ran without a CUDA graph"
-        if summary.num_evaluation_waits is not None:
-            text += f"; training waited {summary.num_evaluation_waits} times for evaluations"
-        self._print(text)
-
-    def run_failed(self, error: BaseException) -> None:
-        if isinstance(error, PreemptedError):
-            self._print(f"run {error}")
-            return
-        outcome = "failed" if isinstance(error, Exception) else "stopped"  # by a signal
-        self._print(f"run {outcome}: {type(error).__name__}: {error}")

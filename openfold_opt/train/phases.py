@@ -45,6 +45,8 @@ class Phase:
     use. Otherwise the stream skips the samples that they left unused.
     """
     has_own_schedule: bool
+    next_batch_size: int | None
+    """Global batch of the next phase; None: this is the last one."""
 
     @property
     def name(self) -> str:
@@ -77,21 +79,23 @@ def phases_of(config: RunConfig) -> tuple[Phase, ...]:
             end_lddt_ca=config.evaluation.target_lddt_ca,
         ),
     )
+    configs = [_config_of(config, phase) for phase in settings]
+    batches = [resolved.global_batch_size for resolved in configs]
     phases: list[Phase] = []
     first_sample = 0
     for index, phase in enumerate(settings):
-        resolved = _config_of(config, phase)
         phases.append(
             Phase(
                 index=index,
                 count=len(settings),
-                config=resolved,
+                config=configs[index],
                 settings=phase,
                 first_sample=first_sample,
                 has_own_schedule=phase.schedule is not None,
+                next_batch_size=batches[index + 1] if index + 1 < len(settings) else None,
             )
         )
-        first_sample += phase.steps * (resolved.global_batch_size or 0)
+        first_sample += phase.steps * (batches[index] or 0)
     return tuple(phases)
 
 

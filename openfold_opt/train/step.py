@@ -26,7 +26,7 @@ NUM_EXTRAS = 32
 Their order is finiteness flag, loss, loss terms, unused values, stop flags.
 """
 
-STOP_FLAGS = ("target reached", "asked to stop")
+STOP_FLAGS = ("phase over", "asked to stop")
 """Flags that are all-reduced with the gradients, so that every rank sees them at the same step."""
 
 LossFunction = Callable[[ModelOutputs, FeatureBatch], LossTerms]

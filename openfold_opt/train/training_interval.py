@@ -56,8 +56,8 @@ class TrainingInterval:
     mark_consumed: Callable[[LoadedBatch[ModelFeatures]], None]
     """Called for each micro-batch after its step was launched."""
     accumulation: int
-    samples_per_step: int
-    """The global batch size."""
+    samples_seen: Callable[[int], int]
+    """Returns the number of samples of the run after a step."""
     learning_rate: Callable[[int], float]
     """Returns the learning rate of a step."""
     num_recycling_iterations: Callable[[int], int]
@@ -145,7 +145,7 @@ class TrainingInterval:
         self.observer.step(
             StepReport(
                 step=metrics.step,
-                samples_seen=metrics.step * self.samples_per_step,
+                samples_seen=self.samples_seen(metrics.step),
                 num_recycling_iterations=metrics.num_recycling_iterations,
                 loss=metrics.loss,
                 terms=metrics.terms,

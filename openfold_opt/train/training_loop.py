@@ -1,51 +1,65 @@
-"""The training loop: training intervals, evaluations and checkpoints."""
+"""The training loop of a phase: training intervals, evaluations and checkpoints."""
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
 from openfold_opt.loader.reorder_window import StreamState
-from openfold_opt.loader.sampler import num_recycling_iterations
+from openfold_opt.loader.sampler import StreamOrigin, num_recycling_iterations
 from openfold_opt.model.published_weights.checkpoint_folder import Snapshot
 from openfold_opt.parallel.broadcast import broadcast_object, gather_objects
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.parallel.heartbeat import SilentHeartbeat
 from openfold_opt.train.build_run import PreparedRun, peak_memory_bytes
 from openfold_opt.train.checkpoint.background_writer import BackgroundWriter
+from openfold_opt.train.checkpoint.checkpoint_saver import CheckpointSaver
 from openfold_opt.train.checkpoint.run_state import Progress, take_snapshot
-from openfold_opt.train.config import RunConfig
 from openfold_opt.train.data_source import OpenData
 from openfold_opt.train.evaluation.inline import EvaluationPoint, Evaluations, InlineEvaluation
 from openfold_opt.train.evaluation.remote import RemoteEvaluation
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.observer import EvaluationReport, RunObserver, RunSummary
-from openfold_opt.train.optim.lr_schedule import learning_rate
+from openfold_opt.train.phase_goal import (
+    ABORTED,
+    CONDITION_FAILED,
+    PHASE_COMPLETE,
+    SUCCESS,
+    PhaseGoal,
+)
+from openfold_opt.train.phases import Phase
 from openfold_opt.train.preemption import PreemptedError, StopRequest
 from openfold_opt.train.step import TrainStep
 from openfold_opt.train.training_interval import TrainingInterval
 
-SUCCESS, ABORTED = "success", "aborted"
-
 
 class TrainingLoop:
-    """Trains on every training rank until the target score or the last step is reached."""
+    """Trains on every training rank until the phase ends: by its score, or by its last step."""
 
     def __init__(
         self,
-        config: RunConfig,
+        phase: Phase,
         prepared: PreparedRun,
         context: ParallelContext,
         *,
+        is_last_of_process: bool,
         runner: TrainStep | StepGraphs,
         data: OpenData,
         observer: RunObserver,
         heartbeat: SilentHeartbeat,
         stop_request: StopRequest,
     ) -> None:
+        """phase: its configuration has the accumulation and kernels that this run uses.
+
+        is_last_of_process: whether the process ends with this phase, even if it is not the last
+        one.
+        """
+        config = phase.config
+        self._phase = phase
         self._config = config
+        self._is_last_of_process = is_last_of_process
         self._step_runner = runner
         self._prepared = prepared
         self._data = data
@@ -53,18 +67,25 @@ class TrainingLoop:
         self._observer = observer
         self._stop_request = stop_request
         self._progress = prepared.progress
+        self._goal = PhaseGoal(phase, prepared.progress.phase)
         self._reports: list[EvaluationReport] = []
         self._training_seconds = 0.0
         self._status: str | None = None
-        """Set on the first rank at run_stop, and on all ranks at the end of `run`."""
+        """Outcome of the phase. Set on the first rank when it is known, and on all ranks at the
+        end of `run`."""
         self._started = self._run_seconds = 0.0
         self._interval_started = (0.0, 0)
         """time.perf_counter() and finished steps at the start of the current interval."""
         self._note = heartbeat.set_status
-        self._writer = BackgroundWriter(
-            prepared.store,
-            before_rename=lambda step: observer.checkpoint_written(step=step),
-            after_rename=lambda path, step: observer.checkpoint_saved(path, step=step),
+        self._saver = CheckpointSaver(
+            BackgroundWriter(
+                prepared.store,
+                before_rename=lambda step: observer.checkpoint_written(step=step),
+                after_rename=lambda path, step: observer.checkpoint_saved(path, step=step),
+            ),
+            context.training_ranks,
+            take=self._take_snapshot,
+            warn=observer.warning,
         )
         device = prepared.train_step.buffer.values.device
         self._evaluations = self._choose_evaluations()
@@ -75,6 +96,12 @@ class TrainingLoop:
                 start=prepared.stream_state,
                 device=device,
                 report=observer.warning,
+                origin=StreamOrigin(
+                    steps_before=prepared.progress.phase.steps_before,
+                    first_sample=phase.first_sample,
+                    # The last phase may get more steps when the run is resumed.
+                    num_steps=None if phase.is_last else phase.settings.steps,
+                ),
             ),
             mark_consumed=data.mark_consumed,
             accumulation=config.accumulation,
@@ -82,8 +109,8 @@ class TrainingLoop:
             note=self._note,
             before_step=self._before_step,
             training_ranks=context.training_ranks,
-            samples_per_step=prepared.identity.global_batch_size,
-            learning_rate=lambda step: learning_rate(config.schedule, step),
+            samples_seen=self._samples_at,
+            learning_rate=phase.learning_rate(prepared.progress.phase.steps_before),
             num_recycling_iterations=self._num_recycling_iterations,
         )
 
@@ -107,13 +134,14 @@ class TrainingLoop:
     def run(self, *, started: float) -> RunSummary:
         """Run the loop. started: time.perf_counter() at run_start.
 
-        Raises PreemptedError, after a checkpoint, if the run was asked to stop.
+        Returns the summary of the phase; its status is the same on all ranks. Raises
+        PreemptedError, after a checkpoint, if the run was asked to stop.
         """
         self._started = started
         try:
             return self._run()
         finally:
-            self._writer.close()
+            self._saver.close()
 
     def _run(self) -> RunSummary:
         saved_step = self._progress.step
@@ -122,40 +150,56 @@ class TrainingLoop:
             with self._stop_request.watched():
                 if self._is_evaluation_missing():
                     self._evaluate()
+                elif self._progress.lddt_ca is not None:
+                    # A resumed run stops again unless the required score was changed.
+                    if not self._goal.is_condition_met(self._progress.step):
+                        self._end(CONDITION_FAILED)
                 while (
                     not stop_flags
                     and not self._is_over()
-                    and self._progress.step < self._config.max_steps
+                    and self._progress.step < self._goal.last_step
                 ):
                     stop_flags = self._train(self._next_due_step())
                     if not stop_flags and self._is_evaluation_due(self._progress.step):
                         self._evaluate()
                     if not stop_flags and self._is_checkpoint_due() and not self._is_over():
-                        self._begin_checkpoint()
+                        self._note_streams()
+                        self._saver.begin()
                         saved_step = self._progress.step
-                if "asked to stop" in stop_flags and "target reached" not in stop_flags:
+                if "asked to stop" in stop_flags and "phase over" not in stop_flags:
                     self._stop_early()
-            # After the stop flag "target reached", no further evaluation is needed.
+            # After the stop flag "phase over", no further evaluation is needed.
             self._handle_reports(self._evaluations.drain() if not stop_flags else ())
             self._agree_on_status()
         finally:
             self._evaluations.close(preempted=self._stop_request.is_acknowledged)
-        if saved_step != self._progress.step:
-            self._save_last()
+        if self._status == PHASE_COMPLETE:
+            # The next phase starts from this checkpoint.
+            self._saver.save_now()
+        elif saved_step != self._progress.step:
+            self._note_streams()
+            self._saver.save_last()
         else:
-            self._finish_or_warn()
+            self._saver.finish_or_warn()
         return self._summary()
 
     def _agree_on_status(self) -> None:
-        """Send run_stop if it was not sent yet, and broadcast the status to all ranks."""
+        """Set the status if it is not known yet, and broadcast it to all ranks."""
         if self._status is None:
-            self._stop_clock(SUCCESS if self._is_target_reached() else ABORTED)
+            is_reached = self._prepared.progress.is_target_reached
+            step = self._progress.step
+            self._end(SUCCESS if is_reached else self._goal.outcome_after_steps(step))
         self._status = broadcast_object(self._status, self._context.training_ranks)
-        self._progress = replace(self._progress, is_target_reached=self._status == SUCCESS)
+        if self._status == PHASE_COMPLETE:
+            self._progress = self._progress.at_next_phase()
+        else:
+            self._progress = replace(self._progress, is_target_reached=self._status == SUCCESS)
 
-    def _stop_clock(self, status: str) -> None:
+    def _end(self, status: str) -> None:
+        """Set the status, and send run_stop if the run ends, too."""
         self._status = status
-        self._observer.run_stop(status=status, samples=self._progress.samples_seen)
+        if status in (SUCCESS, ABORTED) or (status == PHASE_COMPLETE and self._is_last_of_process):
+            self._observer.run_stop(status=status, samples=self._progress.samples_seen)
         self._run_seconds = time.perf_counter() - self._started
 
     def _summary(self) -> RunSummary:
@@ -165,6 +209,7 @@ class TrainingLoop:
             steps=self._progress.step,
             samples=self._progress.samples_seen,
             resumed_from_step=self._prepared.progress.step,
+            resumed_from_samples=self._prepared.progress.samples_seen,
             run_seconds=self._run_seconds,
             training_seconds=self._training_seconds,
             evaluation_seconds=self._evaluations.wait_seconds,
@@ -184,26 +229,38 @@ class TrainingLoop:
         if self._stop_request.is_raised or self._evaluations.is_stop_requested:
             self._prepared.train_step.raise_stop_flag("asked to stop")
         # Only for remote evaluation: after an inline one, no rank makes another step.
-        if self._status == SUCCESS:
-            self._prepared.train_step.raise_stop_flag("target reached")
+        if self._status is not None:
+            self._prepared.train_step.raise_stop_flag("phase over")
 
     def _handle_reports(self, reports: Iterable[EvaluationReport]) -> None:
-        """Send evaluation reports to the observer, up to the first one that reaches the target.
+        """Send evaluation reports to the observer, up to the first one that ends the phase.
 
-        That report ends the timed part of the run. Later ones are ignored.
+        Later ones are ignored.
         """
         for report in reports:
             if self._status is not None:
                 return
             self._reports.append(report)
+            outcome = self._goal.add_score(report.lddt_ca, report.step)
             self._progress = replace(
                 self._progress,
                 lddt_ca=report.lddt_ca if report.step == self._progress.step else None,
+                phase=replace(self._progress.phase, best_lddt_ca=self._goal.best_lddt_ca),
             )
             self._observer.evaluation(report)
             self._observer.evaluation_stop(step=report.step, samples_at_end=report.samples_at_end)
-            if report.lddt_ca >= self._config.evaluation.target_lddt_ca:
-                self._stop_clock(SUCCESS)
+            if outcome is not None:
+                self._end(outcome)
+
+    @property
+    def goal(self) -> PhaseGoal:
+        """The end and the condition of the phase, with its best score."""
+        return self._goal
+
+    def _samples_at(self, step: int) -> int:
+        """Return the number of samples of the run after a step."""
+        size = self._prepared.identity.global_batch_size
+        return self._progress.samples_at(step, global_batch_size=size)
 
     def _num_recycling_iterations(self, step: int) -> int:
         return num_recycling_iterations(
@@ -215,44 +272,43 @@ class TrainingLoop:
     def _next_due_step(self) -> int:
         """Return the next step after which an evaluation, a checkpoint or the end is due."""
         step, config = self._progress.step, self._config
-        due = [_next_multiple(step, config.evaluation.every_steps), config.max_steps]
+        due = [_next_multiple(step, config.evaluation.every_steps), self._goal.last_step]
         if config.checkpoint.every_steps:
             due.append(_next_multiple(step, config.checkpoint.every_steps))
         return min(due)
 
     def _is_checkpoint_due(self) -> bool:
-        every = self._config.checkpoint.every_steps
-        return bool(every) and self._progress.step % every == 0
-
-    def _is_target_reached(self) -> bool:
-        return self._status == SUCCESS or self._prepared.progress.is_target_reached
+        every, step = self._config.checkpoint.every_steps, self._progress.step
+        # The end of a phase has a checkpoint of its own.
+        is_boundary = step == self._goal.last_step and not self._phase.is_last
+        return bool(every) and step % every == 0 and not is_boundary
 
     def _is_over(self) -> bool:
-        """Return whether the run is over; the same on every rank.
+        """Return whether the phase is over; the same on every rank.
 
-        With remote evaluation, the first rank may already know that the target is reached. The
-        other ranks learn it from the stop flag of the next step.
+        With remote evaluation, the first rank may already know that it is. The other ranks learn it
+        from the stop flag of the next step.
         """
-        if self._context.bridge is None:
-            return self._is_target_reached()
-        return self._prepared.progress.is_target_reached
+        if self._prepared.progress.is_target_reached:
+            return True
+        return self._context.bridge is None and self._status is not None
 
     def _is_evaluation_due(self, step: int) -> bool:
         """Return whether an evaluation follows this step: every few steps, and the last one."""
-        return step % self._config.evaluation.every_steps == 0 or step == self._config.max_steps
+        return step % self._config.evaluation.every_steps == 0 or step == self._goal.last_step
 
     def _is_evaluation_missing(self) -> bool:
         """Return whether the run was interrupted before the result of a due evaluation."""
         step, progress = self._progress.step, self._progress
         is_open = progress.lddt_ca is None and not progress.is_target_reached
-        return step > 0 and self._is_evaluation_due(step) and is_open
+        return step > progress.phase.steps_before and self._is_evaluation_due(step) and is_open
 
     def _samples_at_end(self, step: int) -> int:
         """Return the number of training samples at the end of the interval that contains `step`."""
         every = self._config.evaluation.every_steps
-        last = min(-(-step // every) * every, self._config.max_steps)
+        last = min(-(-step // every) * every, self._goal.last_step)
         # A run that resumes with a smaller max_steps is already beyond the last step.
-        return max(step, last) * self._prepared.identity.global_batch_size
+        return self._samples_at(max(step, last))
 
     def _train(self, due_step: int) -> tuple[str, ...]:
         """Train up to step `due_step`, or until a stop flag is raised. Return the stop flags."""
@@ -268,8 +324,9 @@ class TrainingLoop:
         started = time.perf_counter()
         last, stop_flags = self._interval.run(first_step=num_finished + 1, last_step=due_step)
         self._training_seconds += time.perf_counter() - started
-        samples = last * self._prepared.identity.global_batch_size
-        self._progress = Progress(step=last, samples_seen=samples)
+        self._progress = Progress(
+            step=last, samples_seen=self._samples_at(last), phase=self._progress.phase
+        )
         if self._is_evaluation_due(last) and self._status is None:
             interval_started, num_at_start = self._interval_started
             trained = (last - num_at_start) * self._prepared.identity.global_batch_size
@@ -294,73 +351,36 @@ class TrainingLoop:
     def _stop_early(self) -> None:
         # From now on, further requests have no effect.
         self._stop_request.is_acknowledged = True
-        self._save_now()
+        self._note_streams()
+        self._saver.save_now()
         step = self._progress.step
         raise PreemptedError(
             f"stopped on request after step {step}; the checkpoint "
             f"{self._prepared.store.path(step)} is complete, and the same command continues the run"
         )
 
-    def _begin_checkpoint(self) -> None:
-        """Start to write a checkpoint.
-
-        Raises OSError on every rank if the first one could not write the previous checkpoint.
-        """
+    def _note_streams(self) -> None:
+        """Add the positions of all sample streams to the progress, before a checkpoint."""
         self._note(activity="saving")
         states = gather_objects(self._data.training_state(), self._context.training_ranks)
         # Consecutive ranks form a DAP group, which uses one stream.
         streams = tuple(states[:: self._context.dap.size])
-        in_order = StreamState(low=self._progress.step * self._config.accumulation)
-        is_in_order = all(stream is None or stream == in_order for stream in streams)
+        num_steps = self._progress.step - self._progress.phase.steps_before
+        in_order = StreamState(low=num_steps * self._config.accumulation)
         self._progress = replace(
             self._progress,
             stream_states=streams,
-            is_in_order=is_in_order,
+            is_in_order=all(stream is None or stream == in_order for stream in streams),
             accumulation=self._config.accumulation,
         )
-        self._on_first_rank(lambda: self._writer.begin(self._take_snapshot))
-
-    def _finish_checkpoint(self) -> None:
-        self._on_first_rank(self._writer.finish)
-
-    def _on_first_rank(self, write: Callable[[], None]) -> None:
-        """Call `write` on the first rank. Raise its OSError on every rank."""
-        failure: OSError | None = None
-        if self._context.training_ranks.rank == 0:
-            try:
-                write()
-            except OSError as error:
-                failure = error
-        message = broadcast_object(
-            None if failure is None else str(failure), self._context.training_ranks
-        )
-        if message is not None:
-            raise OSError(message) from failure
 
     def _take_snapshot(self) -> Snapshot:
         facts = {"init_checkpoint_sha256": self._prepared.init_checkpoint_sha256}
-        return take_snapshot(
-            self._prepared.train_step, self._progress, self._prepared.identity, facts=facts
-        )
-
-    def _save_now(self) -> None:
-        """Write a checkpoint and wait for it, even if the previous one failed."""
-        self._finish_or_warn()
-        self._begin_checkpoint()
-        self._finish_checkpoint()
-
-    def _save_last(self) -> None:
-        """Write the last checkpoint. A failure is only a warning, because the run is complete."""
-        try:
-            self._save_now()
-        except OSError as error:
-            self._observer.warning(f"the last checkpoint is missing: {error}")
-
-    def _finish_or_warn(self) -> None:
-        try:
-            self._finish_checkpoint()
-        except OSError as error:
-            self._observer.warning(f"a checkpoint is missing: {error}")
+        identity = self._prepared.identity
+        if self._status == PHASE_COMPLETE:
+            assert self._phase.next_batch_size is not None
+            identity = replace(identity, global_batch_size=self._phase.next_batch_size)
+        return take_snapshot(self._prepared.train_step, self._progress, identity, facts=facts)
 
 
 def _next_multiple(step: int, every: int) -> int:

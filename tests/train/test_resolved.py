@@ -11,7 +11,7 @@ from openfold_opt.kernels.select import resolve_auto
 from openfold_opt.model.plan import ALL_BLOCKS
 from openfold_opt.train import build_run
 from openfold_opt.train.build_run import RunPaths
-from openfold_opt.train.observer import ConsoleObserver
+from openfold_opt.train.console_observer import ConsoleObserver
 from openfold_opt.train.resolved import count_recomputed_blocks, describe_resolved, resolve_config
 from openfold_opt.train.trainer import Trainer
 from tests.support.recording_observer import Recorder

@@ -50,6 +50,14 @@ class CheckpointConfig:
             )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FoundCheckpoint:
+    """A complete checkpoint that was read from the disk."""
+
+    snapshot: Snapshot
+    path: Path
+
+
 class CheckpointStore:
     """The folder with the checkpoints of one run. Only one process may write to it."""
 
@@ -94,8 +102,8 @@ class CheckpointStore:
         self._prune(snapshot.step)
         return path
 
-    def load_newest(self, *, warn: Callable[[str], None]) -> tuple[Snapshot, Path] | None:
-        """Return the newest complete checkpoint and its path; None if there are no checkpoints.
+    def load_newest(self, *, warn: Callable[[str], None]) -> FoundCheckpoint | None:
+        """Return the newest complete checkpoint; None if there are no checkpoints.
 
         A damaged checkpoint is skipped with a warning. Raises CheckpointError if all are damaged.
         """
@@ -103,7 +111,7 @@ class CheckpointStore:
         for record in reversed(records):
             path = self.path(record.step)
             try:
-                return load_checkpoint(path), path
+                return FoundCheckpoint(snapshot=load_checkpoint(path), path=path)
             except CheckpointError as error:
                 warn(f"{error}; falling back to the previous checkpoint")
         if records:

@@ -19,7 +19,7 @@ from openfold_opt.train.errors import CheckpointError
 from openfold_opt.train.optim.adam import OptimizerConfig, adam_state_dict
 from openfold_opt.train.step import TrainStep
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Version of the facts below; `restore_run` requires the same."""
 
 SAVED_TENSORS = ("values", "exp_avg", "exp_avg_sq", "average")
@@ -34,6 +34,20 @@ class RunIdentity:
     config_hash: str
     global_batch_size: int
     data_checksum: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseProgress:
+    """The phase of the next optimizer step."""
+
+    index: int = 0
+    """Of the phases of the run, from 0."""
+    steps_before: int = 0
+    """Optimizer steps of the run before the phase."""
+    samples_before: int = 0
+    """Samples seen before the phase."""
+    best_lddt_ca: float | None = None
+    """Highest lDDT-Ca of the evaluations of the phase; None: there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +66,35 @@ class Progress:
     stream_states: tuple[StreamState | None, ...] = ()
     """For each data-parallel rank, the positions of its sample stream that the steps have used.
 
-    None or a missing entry means the first `step * accumulation` positions.
+    None or a missing entry means the first positions of the phase, those of its finished steps.
     """
     is_in_order: bool = True
     """Whether all streams were used in order and without skips; `step` then determines them."""
     accumulation: int = 1
     """Micro-batches per step. Stream positions count micro-batches."""
     is_target_reached: bool = False
+    phase: PhaseProgress = PhaseProgress()
+
+    def samples_at(self, step: int, *, global_batch_size: int) -> int:
+        """Return the samples seen after a step of the current phase."""
+        phase = self.phase
+        return phase.samples_before + (step - phase.steps_before) * global_batch_size
+
+    def at_next_phase(self) -> Progress:
+        """Return the progress at the start of the phase after the current one.
+
+        All samples of the current phase are used, so there is no state of sample streams.
+        """
+        return Progress(
+            step=self.step,
+            samples_seen=self.samples_seen,
+            lddt_ca=self.lddt_ca,
+            phase=PhaseProgress(
+                index=self.phase.index + 1,
+                steps_before=self.step,
+                samples_before=self.samples_seen,
+            ),
+        )
 
 
 def take_snapshot(
@@ -86,6 +122,7 @@ def take_snapshot(
             "is_in_order": progress.is_in_order,
             "accumulation": progress.accumulation,
             "is_target_reached": progress.is_target_reached,
+            "phase": asdict(progress.phase),
             **facts,
         },
         layout=buffer.layout(),
@@ -133,6 +170,7 @@ def restore_run(
         is_in_order=facts["is_in_order"],
         accumulation=facts["accumulation"],
         is_target_reached=facts["is_target_reached"],
+        phase=PhaseProgress(**facts["phase"]),
     )
 
 
