@@ -10,7 +10,7 @@ from data_prep.__main__ import main
 from openfold_opt.loader.config import DataConfig, LoaderConfig
 from openfold_opt.loader.loader import TrainingTask
 from openfold_opt.loader.sample import make_training_sample
-from openfold_opt.loader.sampler import DISTILLATION_SET
+from openfold_opt.loader.sampler import DISTILLATION_SET, SampleStream, TrainingSampler
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.protein.index import ShardIndex
@@ -18,7 +18,7 @@ from openfold_opt.protein.reader import ShardReader
 from openfold_opt.train.build_run import RunPaths
 from openfold_opt.train.data_source import ShardDataSource
 from openfold_opt.train.dataset_split import DataSelectionConfig
-from openfold_opt.train.distillation_set import data_checksum
+from openfold_opt.train.distillation_set import data_checksum, open_distillation
 from openfold_opt.train.trainer import Trainer
 from tests.support.predicted_data import predicted, write_predictions
 from tests.support.recording_observer import Recorder
@@ -175,11 +175,15 @@ def test_distilled_chains_of_a_held_out_cluster_are_refused(folder, tmp_path):
 
 
 def test_messages_name_the_data_set_of_a_sample(folder):
-    data = open_data(folder, config())
-    readers = tuple(ShardReader(folder / name) for name in ("shards", "distilled"))
-    task = TrainingTask(
-        readers=readers, sampler=data._sampler, data=config().data, stream=data._stream
+    sampler = TrainingSampler(
+        ["9002_A"],
+        [1.0],
+        seed=5,
+        distilled=open_distillation(folder / "shards", folder / "distilled", SELECTION),
+        distillation_probability=0.75,
     )
+    readers = tuple(ShardReader(folder / name) for name in ("shards", "distilled"))
+    task = TrainingTask(readers=readers, sampler=sampler, data=config().data, stream=SampleStream())
     texts = [task.describe(position) for position in range(12)]
     assert any(" (training set, seed " in text for text in texts)
     assert any(" (distillation set, seed " in text for text in texts)
