@@ -96,13 +96,22 @@ def run_circle(circle: Circle) -> dict[str, object]:
     options = ("--distillation-data-dir", str(circle.distilled))
     setting = f"selection.distillation_probability={DISTILLATION_PROBABILITY}"
     train(circle, "with", settings=(setting,), options=options)
-    scores = {name: read_evaluations(circle.out / name)[-1] for name in ("without", "with")}
+    return result_of(circle)
+
+
+def result_of(circle: Circle) -> dict[str, object]:
+    """Return the result of a circle. The scores are those of the evaluations that both runs have."""
+    scores = {
+        name: {report.step: report for report in read_evaluations(circle.out / name)}
+        for name in ("without", "with")
+    }
+    steps = sorted(scores["without"].keys() & scores["with"].keys())
     summary = json.loads((circle.predictions / "summary.json").read_text())
     truth = json.loads((circle.predictions / "scores.json").read_text())
     return {
         "measurement": "distillation circle",
         "preset": circle.preset,
-        "steps": circle.steps,
+        "steps": steps[-1],
         "seed": circle.seed,
         "distillation_probability": DISTILLATION_PROBABILITY,
         "num_predicted": summary["num_finished"],
@@ -111,9 +120,13 @@ def run_circle(circle: Circle) -> dict[str, object]:
         ),
         "lddt_ca_of_predictions": mean_truth(truth),
         **count_residues(circle.distilled),
-        "num_training_chains": len(ShardIndex.load(circle.shards).chains),
-        "num_validation_chains": len(scores["with"].chains),
-        "validation_lddt_ca": {name: score.lddt_ca for name, score in scores.items()},
+        "num_chains_of_data_set": len(ShardIndex.load(circle.shards).chains),
+        "num_validation_chains": len(scores["with"][steps[-1]].chains),
+        "validation_lddt_ca": {name: by[steps[-1]].lddt_ca for name, by in scores.items()},
+        "curve": [
+            {"step": step} | {name: by[step].lddt_ca for name, by in scores.items()}
+            for step in steps
+        ],
     }
 
 
