@@ -8,7 +8,7 @@ STEPS ?= 400
 REAL_DEMO ?= runs/real-demo
 SEED_FLAG = $(if $(SEED),--seed $(SEED),)
 
-.PHONY: help setup test test-processors test-gpu architecture lint demo demo-ci controls data-demo data-real real-smoke real-demo gpu-suite memory-plans rank-memory preset-memory parity stress-starts kernel-resources check rules slurm-demo slurm-chain container-cpu summarize table ci clean
+.PHONY: help setup test test-processors test-gpu architecture lint demo demo-ci controls data-demo data-real real-smoke real-demo gpu-suite memory-plans rank-memory preset-memory distill-circle parity stress-starts kernel-resources check rules slurm-demo slurm-chain container-cpu summarize table ci clean
 
 help:            ## list the verbs
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -e 's/:.*##/\t/' | expand -t 16
@@ -79,6 +79,10 @@ rank-memory:     ## memory of four ranks that share a chain over gloo against th
 
 preset-memory:   ## memory of the presets for full training on 80 and 141 GB, no GPU needed (many minutes)
 	OMP_NUM_THREADS=1 $(PYTHON) -m tests.train.preset_memory
+
+distill-circle:  ## predict -> distill -> train on 20 synthetic chains, scores with and without (minutes): OUT=runs/distill-circle STEPS=1200 JSON=FILE
+	OMP_NUM_THREADS=1 $(PYTHON) -m tests.support.distillation_circle $(or $(OUT),runs/distill-circle) \
+	    --steps $(if $(filter command line,$(origin STEPS)),$(STEPS),1200) $(SEED_FLAG) $(if $(JSON),--json $(JSON),)
 
 parity:          ## model, losses, gradients and optimizer against every golden directory in SHARED
 	$(PYTHON) -m benchmark parity $(SHARED)/golden/model_tiny

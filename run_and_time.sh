@@ -4,8 +4,9 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: ./run_and_time.sh [--preset P] [--set FIELD=VALUE]... [--data-dir D] [--output-dir O]
-                         [--init-checkpoint F] [--init-weights W] [--seed S] [--phase P] [--tensorboard]
+usage: ./run_and_time.sh [--preset P] [--set FIELD=VALUE]... [--data-dir D]
+                         [--distillation-data-dir D] [--output-dir O] [--init-checkpoint F]
+                         [--init-weights W] [--seed S] [--phase P] [--tensorboard]
 
 Sets up the environment if it is missing (a .venv in the checkout, unless python3 has all modules),
 then makes one timed run and prints STARTING TIMING RUN, ENDING TIMING RUN and, if the target was
@@ -18,6 +19,9 @@ rank then predicts a validation chain: picture, structure and report in predicti
                         division only
   --data-dir D          shards written by `python -m data_prep convert`; the presets demo and demo_*
                         have embedded data, which are created in data/demo before the clock starts
+  --distillation-data-dir D
+                        shards written by `python -m data_prep distill`, from which a sample is drawn
+                        with the probability of --set selection.distillation_probability=P
   --output-dir O        directory for logs and checkpoints (default: runs/<preset>-<date>)
   --init-checkpoint F   weights to start from: a file, or the output directory of a run
   --init-weights W      weights of a run's checkpoint: average (default) or trained
@@ -43,7 +47,8 @@ while [ $# -gt 0 ]; do
         usage
         exit 0
         ;;
-    --preset | --data-dir | --output-dir | --init-checkpoint | --init-weights | --set | --seed | --phase)
+    --preset | --data-dir | --distillation-data-dir | --output-dir | --init-checkpoint | \
+        --init-weights | --set | --seed | --phase)
         if [ $# -lt 2 ]; then
             echo "run_and_time.sh: $1 needs a value; see --help" >&2
             exit 2

@@ -35,6 +35,17 @@ def add_data_dir_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_distillation_option(parser: argparse.ArgumentParser) -> None:
+    """Declare the option `--distillation-data-dir`."""
+    parser.add_argument(
+        "--distillation-data-dir",
+        type=Path,
+        metavar="D",
+        help="distillation set, as `python -m data_prep distill` writes it; training samples are "
+        "drawn from it with the probability selection.distillation_probability (default: none)",
+    )
+
+
 def check_json_option(path: Path | None) -> None:
     """Raise BenchmarkError if the folder of a file given with `--json` does not exist."""
     check_output_option("--json", path)

@@ -15,6 +15,7 @@ _COMMANDS = (
     "data_prep.synthesize.command",
     "data_prep.convert.command",
     "data_prep.convert_mlperf.command",
+    "data_prep.distill.command",
     "data_prep.verify",
     "data_prep.inspect_data",
     "data_prep.download.command",

@@ -8,7 +8,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmark.command_line import BenchmarkError, add_data_dir_option
+from benchmark.command_line import (
+    BenchmarkError,
+    add_data_dir_option,
+    add_distillation_option,
+)
 from benchmark.finding import FAIL, Finding
 from benchmark.preflight.capture import check_capture
 from benchmark.preflight.job_checks import (
@@ -57,6 +61,7 @@ def add_parser(subparsers) -> None:
         help=f"path of a file, or one of: {', '.join(preset_names())}",
     )
     add_data_dir_option(parser)
+    add_distillation_option(parser)
     parser.add_argument(
         "--output-dir",
         required=True,
@@ -159,6 +164,11 @@ def _node_findings(
     findings = [
         check_environment(config),
         check_shards(args.data_dir),
+        *(
+            [check_shards(args.distillation_data_dir, subject="distillation shards")]
+            if args.distillation_data_dir is not None
+            else []
+        ),
         check_output(args.output_dir),
         check_accelerators(accelerators, expected, device=config.device),
     ]
@@ -191,7 +201,7 @@ def _first_rank(
     """Check the job, collect the answers of all ranks, print, and return the exit code."""
     job = [
         check_ranks(config, launch.world_size),
-        *check_data(config, args.data_dir),
+        *check_data(config, args.data_dir, args.distillation_data_dir),
         check_checkpoint(config, args.init_checkpoint),
     ]
     job.append(check_space(args.output_dir, needed_bytes(config, args.runs)))

@@ -15,6 +15,7 @@ from openfold_opt.train.build_run import CHECKPOINT_FOLDER
 from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig, CheckpointStore
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.dataset_split import count_chains, validate_counts
+from openfold_opt.train.distillation_set import check_distillation, open_distillation
 from openfold_opt.train.global_batch import check_global_batch
 from openfold_opt.train.phases import phases_of
 
@@ -64,11 +65,44 @@ def describe_ranks(config: RunConfig, num_ranks: int) -> str:
     )
 
 
-def check_data(config: RunConfig, data_dir: Path) -> list[Finding]:
+def check_data(
+    config: RunConfig, data_dir: Path, distillation_dir: Path | None = None
+) -> list[Finding]:
     """Check the index, the record that `data_prep verify` left, and the chains of the preset.
 
-    No shard is read, because `data_prep verify` has hashed them.
+    No shard is read, because `data_prep verify` has hashed them, except for the sequences of a
+    distillation set that may be those of validation chains.
     """
+    findings = _check_index(data_dir)
+    if findings[0].passed:
+        findings.append(_check_chains(config, ShardIndex.load(data_dir)))
+    return findings + _check_distillation(config, data_dir, distillation_dir)
+
+
+def _check_distillation(
+    config: RunConfig, data_dir: Path, distillation_dir: Path | None
+) -> list[Finding]:
+    """Check the distillation set, if there is one and the preset uses it."""
+    subject = "distillation set"
+    findings = [] if distillation_dir is None else _check_index(distillation_dir)
+    if not all(finding.passed for finding in findings):
+        return findings
+    try:
+        check_distillation(config.selection, distillation_dir)
+        if distillation_dir is None:
+            return []
+        chains = open_distillation(data_dir, distillation_dir, config.selection)
+    except ValueError as error:
+        return [*findings, Finding(state=FAIL, subject=subject, text=str(error))]
+    probability = config.selection.distillation_probability
+    text = (
+        f"{len(chains.chain_ids):,} chains for {probability:.0%} of the samples, none of them a "
+        "validation chain"
+    )
+    return [*findings, Finding(state=PASS, subject=subject, text=text)]
+
+
+def _check_index(data_dir: Path) -> list[Finding]:
     try:
         index = ShardIndex.load(data_dir)
     except ValueError as error:
@@ -77,11 +111,10 @@ def check_data(config: RunConfig, data_dir: Path) -> list[Finding]:
     text = (
         f"{data_dir}: sha256 {index.checksum}, {len(index.shards)} shards, {size / 2**30:.1f} GiB"
     )
-    findings = [
+    return [
         Finding(state=PASS, subject="data index", text=text),
         _check_verified(index, data_dir),
     ]
-    return [*findings, _check_chains(config, index)]
 
 
 def _check_chains(config: RunConfig, index: ShardIndex) -> Finding:

@@ -116,7 +116,7 @@ def check_environment(config: RunConfig) -> Finding:
     return Finding(state=PASS, subject="environment", text=named)
 
 
-def check_shards(data_dir: Path) -> Finding:
+def check_shards(data_dir: Path, *, subject: str = "shards") -> Finding:
     """Check that this node has every shard of its index with the right size.
 
     The contents are not read. All nodes must have the same text.
@@ -124,7 +124,7 @@ def check_shards(data_dir: Path) -> Finding:
     try:
         index = ShardIndex.load(data_dir)
     except ValueError as error:
-        return Finding(state=FAIL, subject="shards", text=str(error))
+        return Finding(state=FAIL, subject=subject, text=str(error))
     for shard in index.shards:
         path = data_dir / shard.name
         size = path.stat().st_size if path.is_file() else None
@@ -134,10 +134,10 @@ def check_shards(data_dir: Path) -> Finding:
                 f"{path} {found}, expected {shard.size_bytes} bytes; mount the file system, or run "
                 "`data_prep convert` again"
             )
-            return Finding(state=FAIL, subject="shards", text=text)
+            return Finding(state=FAIL, subject=subject, text=text)
     return Finding(
         state=PASS,
-        subject="shards",
+        subject=subject,
         text=f"all {len(index.shards)} exist with the right sizes (index {index.checksum[:12]})",
     )
 

@@ -7,7 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-from benchmark.command_line import BenchmarkError, add_data_dir_option
+from benchmark.command_line import (
+    BenchmarkError,
+    add_data_dir_option,
+    add_distillation_option,
+)
 from benchmark.mlperf.log import MLPerfObserver
 from benchmark.mlperf.rules import division_of_run
 from benchmark.presets import preset_names
@@ -34,11 +38,11 @@ from benchmark.run.tensorboard import TensorBoardObserver, check_tensorboard
 from openfold_opt.loader.retry_policy import LoaderError
 from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE, LostRankError
 from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
-from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.build_run import RunPaths, resolve_device
 from openfold_opt.train.config import config_hash
 from openfold_opt.train.console_observer import ConsoleObserver
 from openfold_opt.train.data_source import ShardDataSource
+from openfold_opt.train.distillation_set import data_checksum
 from openfold_opt.train.errors import NonFiniteError, PhaseConditionError, SetupError
 from openfold_opt.train.initial_weights import INIT_WEIGHTS
 from openfold_opt.train.observer import CompositeObserver, RunObserver
@@ -72,6 +76,7 @@ def add_parser(subparsers) -> None:
     )
     add_set_option(parser)
     add_data_dir_option(parser)
+    add_distillation_option(parser)
     parser.add_argument(
         "--output-dir",
         required=True,
@@ -152,11 +157,19 @@ def _clear_cache_of_node(request: RunRequest, launch: LaunchInfo, decision: Deci
     if decision.refusal is not None or launch.local_rank != 0:
         return True
     try:
-        return clear_page_cache(data_files(request.data_dir))
+        return clear_page_cache(_all_data_files(request))
     except (ValueError, OSError):
         # The data cannot be read on this rank. The trainer detects this before the clock starts and
         # ends all ranks with the reason.
         return False
+
+
+def _all_data_files(request: RunRequest) -> list[Path]:
+    """Return the files of the data set and of the distillation set."""
+    files = data_files(request.data_dir)
+    return (
+        files if request.distillation_dir is None else files + data_files(request.distillation_dir)
+    )
 
 
 def _run_rank_0(request: RunRequest, launch: LaunchInfo, stop_request: StopRequest) -> int:
@@ -201,6 +214,9 @@ def _run_rank_0(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
             f"log {directory.log_path}",
             flush=True,
         )
+        if request.distillation_dir is not None:
+            probability = request.config.selection.distillation_probability
+            print(f"distillation set {request.distillation_dir}: {probability:.0%} of the samples")
         observer = CompositeObserver(log, record, *_observers(request, directory))
         try:
             return _train(
@@ -243,7 +259,7 @@ def _clear_cache_of_rank_0(directory: OutputDirectory, request: RunRequest) -> b
     run that uses it.
     """
     try:
-        return clear_page_cache(data_files(request.data_dir))
+        return clear_page_cache(_all_data_files(request))
     except BaseException as error:
         directory.mark_failed(describe_failure(error, step=None))
         directory.close()
@@ -251,12 +267,12 @@ def _clear_cache_of_rank_0(directory: OutputDirectory, request: RunRequest) -> b
 
 
 def open_output_directory(request: RunRequest) -> OutputDirectory:
-    """Lock the output directory. The data set is identified by the checksum of its index."""
+    """Lock the output directory. Data sets are identified by the checksums of their indexes."""
     checkpoint = request.init_checkpoint
     identity = {
         "preset": request.preset,
         "config_hash": config_hash(request.config),
-        "data_checksum": ShardIndex.load(request.data_dir).checksum,
+        "data_checksum": data_checksum(request.data_dir, request.distillation_dir),
         "init_checkpoint": None if checkpoint is None else str(checkpoint.resolve()),
         "init_weights": request.init_weights,
     }
@@ -270,6 +286,12 @@ def open_output_directory(request: RunRequest) -> OutputDirectory:
     )
 
 
+def _data_source(request: RunRequest) -> ShardDataSource:
+    if request.distillation_dir is None:
+        return ShardDataSource(request.data_dir)
+    return ShardDataSource(request.data_dir, request.distillation_dir)
+
+
 def _train(
     request: RunRequest,
     launch: LaunchInfo,
@@ -280,7 +302,7 @@ def _train(
 ) -> int:
     trainer = Trainer(
         request.config,
-        data=ShardDataSource(request.data_dir),
+        data=_data_source(request),
         paths=RunPaths(
             output_dir=request.output_dir,
             init_checkpoint=request.init_checkpoint,

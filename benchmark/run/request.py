@@ -13,6 +13,7 @@ from benchmark.presets import build_preset, fit_preset, preset_label
 from benchmark.run.settings import apply_settings
 from benchmark.run.state_file import read_state
 from openfold_opt.train.config import RunConfig
+from openfold_opt.train.distillation_set import check_distillation
 from openfold_opt.train.global_batch import check_global_batch, check_phase_ranks
 from openfold_opt.train.phases import find_phase, phases_of
 
@@ -29,6 +30,8 @@ class RunRequest:
     """FIELD=VALUE of each `--set`; `config` already has these values."""
     config: RunConfig
     data_dir: Path
+    distillation_dir: Path | None
+    """Shards of the distillation set, if there is one."""
     output_dir: Path
     init_checkpoint: Path | None
     init_weights: str
@@ -49,6 +52,7 @@ def check_request(args: argparse.Namespace) -> RunRequest:
     """
     config = fit_preset(args.preset, build_preset(args.preset), args.data_dir)
     config = apply_settings(config, args.settings)
+    check_distillation(config.selection, args.distillation_data_dir)
     if args.init_checkpoint is not None and not args.init_checkpoint.exists():
         raise BenchmarkError(
             f"initial checkpoint {args.init_checkpoint} is not a file, nor the output directory of "
@@ -65,6 +69,7 @@ def check_request(args: argparse.Namespace) -> RunRequest:
         settings=tuple(args.settings),
         config=config,
         data_dir=args.data_dir,
+        distillation_dir=args.distillation_data_dir,
         output_dir=args.output_dir,
         init_checkpoint=args.init_checkpoint,
         init_weights=args.init_weights,
@@ -117,6 +122,8 @@ def continuing_command(request: RunRequest) -> str:
     words = ["python", "-m", "benchmark", "run", "--preset", request.preset]
     words += [word for setting in request.settings for word in ("--set", setting)]
     words += ["--data-dir", str(request.data_dir.resolve())]
+    if request.distillation_dir is not None:
+        words += ["--distillation-data-dir", str(request.distillation_dir.resolve())]
     words += ["--output-dir", str(request.output_dir.resolve())]
     if request.phase is not None:
         words += ["--phase", request.phase]

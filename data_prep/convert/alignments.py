@@ -16,7 +16,7 @@ from data_prep.convert.findings import Findings
 from data_prep.convert.plan import Chunk
 from data_prep.convert.template_library import TemplateLibrary
 from data_prep.convert.template_mapping import map_hits
-from data_prep.errors import BrokenFile, CannotRead
+from data_prep.errors import BrokenFile, CannotRead, EntryRejected
 from data_prep.parsers.hhr import HhrHit, parse_named_hits
 from data_prep.parsers.msa import ParsedMsa, parse_msa
 from data_prep.progress import Progress
@@ -44,9 +44,13 @@ class ParsedAlignment:
 class AlignmentShardBuilder:
     """Builds the datasets of alignment shards."""
 
-    def __init__(self, *, library: TemplateLibrary, obsolete: Mapping[str, str]) -> None:
+    def __init__(
+        self, *, library: TemplateLibrary, obsolete: Mapping[str, str], min_rows: int = 0
+    ) -> None:
+        """min_rows: chains whose alignment has fewer rows, without duplicates, are rejected."""
         self._library = library
         self._obsolete = obsolete
+        self._min_rows = min_rows
 
     def __call__(
         self, chunk: Chunk, findings: Findings, progress: Progress
@@ -90,16 +94,27 @@ class AlignmentShardBuilder:
                 difference for difference in differences if difference is not None
             )
             sequence_of[chain_id] = sequence
-        return (
-            _parsed_alignment(unit, list(msas.values()), sequence_of, self._mapper(hits))
-            if sequence_of
-            else None
-        )
+        if not sequence_of:
+            return None
+        alignment = _parsed_alignment(unit, list(msas.values()), sequence_of, self._mapper(hits))
+        num_rows = alignment.record.num_sequences
+        if num_rows >= self._min_rows:
+            return alignment
+        for chain_id in sequence_of:
+            findings.reject_chain(chain_id, few_rows(num_rows, self._min_rows), is_faulty=False)
+        return None
 
     def _mapper(self, hits: Sequence[HhrHit]) -> Callable[[str], list[TemplateHit]]:
         return lambda sequence: map_hits(
             hits, sequence, library=self._library, obsolete=self._obsolete
         )
+
+
+def few_rows(num_rows: int, min_rows: int) -> EntryRejected:
+    """Return the reason to reject a chain whose alignment has too few rows."""
+    return EntryRejected(
+        f"few alignment rows: {num_rows:,} without duplicates, expected at least {min_rows:,}"
+    )
 
 
 def _parsed_alignment(

@@ -19,6 +19,8 @@ from openfold_opt.protein.records import ChainEntry
 from openfold_opt.protein.shard_files import AlignmentShard, StructureShard
 
 NO_CLUSTER = -1
+_MAX_REASONS = 5
+"""Maximum number of reasons that the message about a data set without chains counts."""
 
 ClusterOf = Callable[[str, Sequence[str]], int]
 """Maps a chain id and its entity keys to the cluster or NO_CLUSTER."""
@@ -85,6 +87,7 @@ def write_index(
         for chunk, state in states
     ]
     findings = merge_findings(state for _, state in states)
+    findings.rejected.extend([*structures.rejected, *alignments.rejected])
     rejected_chains = {rejection.name for rejection in findings.rejected if rejection.is_chain}
     chains = _chain_table(data_dir, structures, alignments, cluster_of, rejected=rejected_chains)
     unused = sorted([*structures.unused, *alignments.unused], key=lambda item: item.path)
@@ -171,9 +174,12 @@ def _describe_all_rejected(rejected: Sequence[Rejection], data_dir: Path) -> str
     else:
         text = f"all {len(rejected)} {'chains' if chains else 'entries'} were rejected"
     first = [*entries, *chains][0]
+    counts = Counter(rejection.reason.split(": ")[0] for rejection in rejected).most_common()
+    kinds = ", ".join(f"{count} x {reason}" for reason, count in counts)
     return (
         f"{text}; the first: {first.name}: {first.reason} (all are in "
-        f"{data_dir / shard_format.REJECTED_FILE_NAME})"
+        f"{data_dir / shard_format.REJECTED_FILE_NAME}"
+        f"{f': {kinds}' if 1 < len(counts) <= _MAX_REASONS else ''})"
     )
 
 

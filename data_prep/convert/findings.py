@@ -16,7 +16,7 @@ class Rejection:
     reason: str
     is_chain: bool
     is_faulty: bool
-    """True: the input is damaged. False: the benchmark rejects it too."""
+    """True: the input is damaged. False: the benchmark rejects it too, or a filter of `distill`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,13 +66,13 @@ class Findings:
             )
         )
 
-    def reject_chain(self, chain_id: str, error: Exception) -> None:
-        """Reject a chain because its alignment is faulty.
+    def reject_chain(self, chain_id: str, error: Exception, *, is_faulty: bool = True) -> None:
+        """Reject a chain because of its alignment.
 
-        The benchmark's preprocessing would stop or accept it.
+        The benchmark's preprocessing would stop at a faulty alignment, or accept it.
         """
         self.rejected.append(
-            Rejection(name=chain_id, reason=_one_line(error), is_chain=True, is_faulty=True)
+            Rejection(name=chain_id, reason=_one_line(error), is_chain=True, is_faulty=is_faulty)
         )
 
     def as_json(self) -> dict[str, list]:

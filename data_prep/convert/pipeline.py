@@ -31,6 +31,8 @@ class Source(Protocol):
 
     missing_alignments: str
     """"error" or "query", as on the command line."""
+    min_alignment_rows: int
+    """Chains whose alignment has fewer rows, without duplicates, are rejected."""
 
     def plan_structures(self) -> Plan:
         """Assign the entries to structure shards.
@@ -78,7 +80,9 @@ def convert(
         communicator, lambda: source.plan_alignments(library, structures.chunks)
     )
     obsolete = on_rank_0(communicator, source.read_obsolete)
-    builder = alignments.AlignmentShardBuilder(library=library, obsolete=obsolete)
+    builder = alignments.AlignmentShardBuilder(
+        library=library, obsolete=obsolete, min_rows=source.min_alignment_rows
+    )
     make_shards(
         alignments.KIND, alignment_plan.chunks, builder, data_dir=out, communicator=communicator
     )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.convert.findings import Unused
+from data_prep.convert.findings import Rejection, Unused
 from openfold_opt.protein import shard_format
 
 DEFAULT_SHARD_SIZE_BYTES = 128 << 20
@@ -54,10 +54,11 @@ class ChunkState:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The shards of one kind, and the unused input."""
+    """The shards of one kind, the unused input, and chains that are rejected beforehand."""
 
     chunks: tuple[Chunk, ...]
     unused: tuple[Unused, ...] = ()
+    rejected: tuple[Rejection, ...] = ()
 
 
 def make_chunks(

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from data_prep.convert import alignments, structures
 from data_prep.convert.alignment_files import read_folder
@@ -39,6 +40,8 @@ _MANY_FOLDERS = 10_000
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RawSource:
     """Raw files in the layout of a PDB mirror and of OpenProteinSet."""
+
+    min_alignment_rows: ClassVar[int] = 0
 
     pdb_mmcif: Path
     """Folder with raw/, clusters-by-entity-40.txt and obsolete.dat."""

@@ -7,6 +7,7 @@ import csv
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from data_prep.convert import alignments
 from data_prep.convert.build_index import NO_CLUSTER, ClusterOf
@@ -33,6 +34,8 @@ CHAINS_NAME = "chains.csv"
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProcessedSource:
     """The source of the benchmark's processed data set."""
+
+    min_alignment_rows: ClassVar[int] = 0
 
     pdb_mmcif_processed: Path
     """Folder with chains.csv, dicts_preprocessing_logs.csv, obsolete.dat and dicts/."""

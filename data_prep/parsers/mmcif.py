@@ -68,7 +68,7 @@ class ParsedEntry:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Polymer:
+class Polymer:
     """The protein polymer of one label id."""
 
     monomers: tuple[str, ...]
@@ -77,7 +77,7 @@ class _Polymer:
     """Smallest `_entity_poly_seq.num`."""
 
 
-class _Tags:
+class Tags:
     """The columns of an mmCIF block by tag, as lists of unquoted text."""
 
     def __init__(self, block: gemmi.cif.Block) -> None:
@@ -129,21 +129,21 @@ def parse_mmcif(path: Path, *, own_data: bool = False) -> ParsedEntry:
 
 def _parse_entry(path: Path, own_data: bool) -> ParsedEntry:
     pdb_id = _pdb_id(path, own_data)
-    tags = _Tags(_read_block(path))
+    tags = Tags(read_block(path))
     entry_ids = [value.lower() for value in tags["_entry.id"]]
     if entry_ids != [pdb_id]:
         raise EntryRejected(
             f"_entry.id is {', '.join(entry_ids)}, but the file is named {path.name}"
         )
-    entity_chains = _entity_to_label_chains(tags)
-    polymers = _protein_polymers(tags, entity_chains, own_data)
+    entity_chains = entity_to_label_chains(tags)
+    polymers = protein_polymers(tags, entity_chains, own_data)
     if not polymers:
         raise EntryRejected("no protein: none of the polymers has a monomer of a peptide type")
     sites = AtomSites.from_tags(tags)
     author_of = sites.label_to_author_chain()
-    sequences = _sequences(polymers, author_of)
+    sequence_of = chain_sequences(polymers, author_of)
     release_date = _release_date(tags)
-    coordinates = _coordinates(sites, polymers, author_of)
+    atoms = chain_coordinates(sites, polymers, author_of)
     return ParsedEntry(
         pdb_id=pdb_id,
         release_date=release_date,
@@ -157,10 +157,10 @@ def _parse_entry(path: Path, own_data: bool) -> ParsedEntry:
                 ),
                 entity_keys=_entity_keys(pdb_id, author, author_of, entity_chains),
                 sequence=sequence,
-                positions=coordinates[author][0],
-                mask=coordinates[author][1],
+                positions=atoms[author][0],
+                mask=atoms[author][1],
             )
-            for author, sequence in sequences.items()
+            for author, sequence in sequence_of.items()
         ),
     )
 
@@ -180,7 +180,13 @@ def _pdb_id(path: Path, own_data: bool) -> str:
     return pdb_id
 
 
-def _read_block(path: Path) -> gemmi.cif.Block:
+def read_block(path: Path) -> gemmi.cif.Block:
+    """Return the first data block of a CIF file, uncompressed or .gz.
+
+    Raises:
+        FaultyEntry: the file is damaged.
+        CannotRead: the file cannot be read.
+    """
     contents = read_file(path)
     try:
         document = gemmi.cif.read_string(
@@ -195,7 +201,7 @@ def _read_block(path: Path) -> gemmi.cif.Block:
     return document[0]
 
 
-def _release_date(tags: _Tags) -> str:
+def _release_date(tags: Tags) -> str:
     """Return the earliest revision date as an ISO date. All of them must be dates."""
     return min(
         parse_date(text) for text in tags["_pdbx_audit_revision_history.revision_date"]
@@ -218,7 +224,7 @@ def parse_date(text: str) -> datetime.date:
     return date
 
 
-def _resolution(tags: _Tags) -> float | None:
+def _resolution(tags: Tags) -> float | None:
     """Return the largest number under the first tag that exists, or None.
 
     Odd: if its value is '?', the result is None and the other tags are not tried.
@@ -238,16 +244,17 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _entity_to_label_chains(tags: _Tags) -> dict[str, list[str]]:
+def entity_to_label_chains(tags: Tags) -> dict[str, list[str]]:
+    """Return the label ids of each entity, in the order of `_struct_asym`."""
     chains: dict[str, list[str]] = {}
     for label, entity in zip(tags["_struct_asym.id"], tags["_struct_asym.entity_id"], strict=True):
         chains.setdefault(entity, []).append(label)
     return chains
 
 
-def _protein_polymers(
-    tags: _Tags, entity_chains: dict[str, list[str]], own_data: bool
-) -> dict[str, _Polymer]:
+def protein_polymers(
+    tags: Tags, entity_chains: dict[str, list[str]], own_data: bool
+) -> dict[str, Polymer]:
     """Return protein polymers by label id.
 
     Entities are in the order of `_entity_poly_seq`, label ids in that of `_struct_asym`.
@@ -259,20 +266,20 @@ def _protein_polymers(
     proteins = _protein_entities(
         {entity: [name for _, name in rows] for entity, rows in monomers.items()}, tags, own_data
     )
-    polymers: dict[str, _Polymer] = {}
+    polymers: dict[str, Polymer] = {}
     for entity, rows in monomers.items():
         if entity not in proteins:
             continue
         if entity not in entity_chains:
             raise EntryRejected(f"entity {entity} is a polymer without a chain in _struct_asym")
-        polymer = _Polymer(
+        polymer = Polymer(
             monomers=tuple(name for _, name in rows), first_number=min(number for number, _ in rows)
         )
         polymers.update(dict.fromkeys(entity_chains[entity], polymer))
     return polymers
 
 
-def _protein_entities(monomers: dict[str, list[str]], tags: _Tags, own_data: bool) -> set[str]:
+def _protein_entities(monomers: dict[str, list[str]], tags: Tags, own_data: bool) -> set[str]:
     """Return the polymers that are proteins according to the types of their monomers.
 
     With own_data, the type of the polymer decides in a file without types of monomers.
@@ -283,7 +290,7 @@ def _protein_entities(monomers: dict[str, list[str]], tags: _Tags, own_data: boo
     return {entity for entity, names in monomers.items() if _is_protein(names, type_of)}
 
 
-def _proteins_by_polymer_type(monomers: dict[str, list[str]], tags: _Tags) -> set[str]:
+def _proteins_by_polymer_type(monomers: dict[str, list[str]], tags: Tags) -> set[str]:
     columns = tags["_entity_poly.entity_id"], tags["_entity_poly.type"]
     type_of = {entity: text.lower() for entity, text in zip(*columns, strict=True)}
     return {entity for entity in monomers if "polypeptide" in type_of.get(entity, "")}
@@ -306,7 +313,7 @@ def _integer(text: str, tag: str) -> int:
         raise EntryRejected(f"{tag} is {text!r}, expected an integer") from error
 
 
-def _sequences(polymers: dict[str, _Polymer], author_of: dict[str, str]) -> dict[str, str]:
+def chain_sequences(polymers: dict[str, Polymer], author_of: dict[str, str]) -> dict[str, str]:
     """Return sequences by author chain, with one letter per row of `_entity_poly_seq`.
 
     Odd: a residue with microheterogeneity has several rows, so that letters and atoms are shifted
@@ -338,8 +345,8 @@ def _entity_keys(
     return tuple(f"{pdb_id}_{entity}".upper() for entity in dict.fromkeys(entities))
 
 
-def _coordinates(
-    sites: AtomSites, polymers: dict[str, _Polymer], author_of: dict[str, str]
+def chain_coordinates(
+    sites: AtomSites, polymers: dict[str, Polymer], author_of: dict[str, str]
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return positions and masks by author chain.
 

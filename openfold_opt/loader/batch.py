@@ -37,6 +37,8 @@ class LoadedBatch(Generic[Features]):
     """Number of prepared micro-batches that remained in the loader when this one was delivered."""
     reorder_distance: int
     """Number of positions by which this one was ahead of the first missing one."""
+    data_sets: tuple[int, ...] = ()
+    """Data set of each sample (loader.sampler); empty if there is only one."""
 
     def with_features(self, features: NewFeatures, *, slots: Tensor) -> "LoadedBatch[NewFeatures]":
         """Return the same micro-batch with other features, and slots on their device."""
@@ -44,10 +46,17 @@ class LoadedBatch(Generic[Features]):
         return LoadedBatch(**info)
 
 
-def name_samples(chain_ids: Sequence[str], sample_seeds: Sequence[int]) -> tuple[str, ...]:
-    """Return the names of samples for messages: chain and seed."""
+DATA_SET_NAMES = ("training set", "distillation set")
+
+
+def name_samples(
+    chain_ids: Sequence[str], sample_seeds: Sequence[int], data_sets: Sequence[int] = ()
+) -> tuple[str, ...]:
+    """Return the names of samples for messages: chain, data set if there are two, and seed."""
+    names = [f"{DATA_SET_NAMES[number]}, " for number in data_sets] or [""] * len(chain_ids)
     return tuple(
-        f"{chain_id} (seed {seed})" for chain_id, seed in zip(chain_ids, sample_seeds, strict=True)
+        f"{chain_id} ({name}seed {seed})"
+        for chain_id, name, seed in zip(chain_ids, names, sample_seeds, strict=True)
     )
 
 

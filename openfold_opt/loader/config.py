@@ -24,6 +24,9 @@ class DataConfig:
     """Rows of the clustered MSA; the model appends four template rows."""
     max_extra_msa: int = field(default=1024, metadata=_MATHEMATICAL)
     """Rows of the extra MSA."""
+    distillation_max_msa_rows: int = field(default=1000, metadata=_MATHEMATICAL)
+    """Rows that are drawn from the alignment of a sample of the distillation set, before its rows
+    are clustered; OpenFold calls it max_distillation_msa_clusters. No effect on other samples."""
     masked_msa_fraction: float = field(default=0.15, metadata=_MATHEMATICAL)
     """Probability that a position of the clustered MSA is chosen for masked-MSA prediction."""
     masked_msa_uniform_probability: float = field(default=0.1, metadata=_MATHEMATICAL)
@@ -42,7 +45,7 @@ class DataConfig:
     """Probability that the backbone FAPE of a training sample is clamped."""
 
     def __post_init__(self) -> None:
-        for name in ("crop_size", "max_msa_clusters"):
+        for name in ("crop_size", "max_msa_clusters", "distillation_max_msa_rows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"DataConfig.{name} is {getattr(self, name)}, expected at least 1")
         for name in (

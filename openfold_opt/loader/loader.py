@@ -13,7 +13,7 @@ from openfold_opt.loader.node_sharing import SharedDeliveries
 from openfold_opt.loader.random_streams import evaluation_seed
 from openfold_opt.loader.reorder_window import ConsumedPositions, StreamState
 from openfold_opt.loader.sample import make_evaluation_sample, make_training_sample
-from openfold_opt.loader.sampler import SampleStream, TrainingSampler
+from openfold_opt.loader.sampler import DISTILLATION_SET, SampleStream, TrainingSampler
 from openfold_opt.loader.wire_format import stack_samples
 from openfold_opt.loader.workers import WorkerStream
 from openfold_opt.parallel.axis import AxisGroup
@@ -26,6 +26,8 @@ class BatchLabel:
 
     chain_ids: tuple[str, ...]
     sample_seeds: tuple[int, ...]
+    data_sets: tuple[int, ...] = ()
+    """Data set of each sample (loader.sampler); empty if there is only one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,8 @@ class TrainingTask:
     With a reorder window, another step than SampleStream.step_of returns may use a position.
     """
 
-    reader: ShardReader
+    readers: tuple[ShardReader, ...]
+    """Reader of the training set and, if there is one, of the distillation set."""
     sampler: TrainingSampler
     data: DataConfig
     stream: SampleStream
@@ -43,21 +46,31 @@ class TrainingTask:
     def label(self, position: int) -> BatchLabel:
         """Compute the chains and seeds of a micro-batch without reading data."""
         samples = [self.sampler.sample(number) for number in self.stream.sample_numbers(position)]
-        chain_ids, seeds = zip(*samples)
-        return BatchLabel(chain_ids=chain_ids, sample_seeds=seeds)
+        has_two = self.sampler.has_distillation
+        return BatchLabel(
+            chain_ids=tuple(sample.chain_id for sample in samples),
+            sample_seeds=tuple(sample.seed for sample in samples),
+            data_sets=tuple(sample.data_set for sample in samples) if has_two else (),
+        )
 
     def __call__(self, position: int) -> tuple[BatchLabel, WireFeatures]:
         label = self.label(position)
         samples = [
-            make_training_sample(self.reader, chain_id, seed=seed, config=self.data)
-            for chain_id, seed in zip(label.chain_ids, label.sample_seeds)
+            make_training_sample(
+                self.readers[sample.data_set],
+                sample.chain_id,
+                seed=sample.seed,
+                config=self.data,
+                is_distilled=sample.data_set == DISTILLATION_SET,
+            )
+            for sample in map(self.sampler.sample, self.stream.sample_numbers(position))
         ]
         return label, stack_samples(samples)
 
     def describe(self, position: int) -> str:
         """Describe the samples of a micro-batch for messages, with its step in strict order."""
         label = self.label(position)
-        samples = ", ".join(name_samples(label.chain_ids, label.sample_seeds))
+        samples = ", ".join(name_samples(label.chain_ids, label.sample_seeds, label.data_sets))
         step, micro = self.stream.step_of(position)
         return f"training step {step}, micro-batch {micro + 1}: {samples}"
 
@@ -104,6 +117,7 @@ class TrainingLoader:
         start: the consumed part of the stream, from `state`; None: what the steps before
             `first_step` consume in strict order.
         report: called with a message for each skipped batch and each replaced worker.
+        distillation_dir: directory of the distillation set, if the sampler has one.
 
     Raises:
         LoaderError: from iteration, if a batch cannot be prepared and the error budget is
@@ -122,8 +136,11 @@ class TrainingLoader:
         first_step: int = 1,
         start: StreamState | None = None,
         report: Callable[[str], None] = warnings.warn,
+        distillation_dir: str | Path | None = None,
     ) -> None:
-        task = TrainingTask(reader=ShardReader(data_dir), sampler=sampler, data=data, stream=stream)
+        folders = [data_dir] if distillation_dir is None else [data_dir, distillation_dir]
+        readers = tuple(ShardReader(folder) for folder in folders)
+        task = TrainingTask(readers=readers, sampler=sampler, data=data, stream=stream)
         self._stream = stream
         num_steps = first_step - 1 - stream.origin.steps_before
         self._num_delivered = num_steps * stream.accumulation
@@ -223,4 +240,5 @@ def _to_batch(
         position=delivery.position,
         queue_depth=delivery.queue_depth,
         reorder_distance=delivery.reorder_distance,
+        data_sets=label.data_sets,
     )

@@ -22,6 +22,8 @@ class Purpose(enum.IntEnum):
     CLAMPED_FAPE = 5
     MSA_ROWS = 6
     MSA_MASKING = 7
+    DATA_SET = 8
+    DISTILLATION_ROWS = 9
 
 
 def random_stream(seed: int, purpose: Purpose, *indices: int) -> np.random.Generator:

@@ -5,7 +5,7 @@ A *token* (0..21) is a letter of the alignment in the order of HHblits, as a sha
 masked positions.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -63,3 +63,7 @@ class RawFeatures:
     def classes(self, rows: np.ndarray, columns: slice = slice(None)) -> np.ndarray:
         """Return a copy of MSA rows as classes 0..21, uint8 [len(rows), number of columns]."""
         return self.class_of_token[self.msa[rows, columns]]
+
+    def with_rows(self, rows: np.ndarray) -> "RawFeatures":
+        """Return the chain with the given rows of its MSA. The profile remains that of all rows."""
+        return replace(self, msa=self.msa[rows], deletions=self.deletions.take(rows))

@@ -44,7 +44,12 @@ class SampleChoice:
 
 
 def make_training_sample(
-    reader: ShardReader, chain_id: str, *, seed: int, config: DataConfig
+    reader: ShardReader,
+    chain_id: str,
+    *,
+    seed: int,
+    config: DataConfig,
+    is_distilled: bool = False,
 ) -> dict[str, np.ndarray]:
     """Make a training sample: cropped, padded to the crop size, with a random subset of templates.
 
@@ -53,13 +58,30 @@ def make_training_sample(
         chain_id: the chain.
         seed: 0 or more; determines every draw.
         config: sizes and probabilities.
+        is_distilled: whether the chain is of the distillation set, so that rows are drawn from a
+            deep alignment first.
 
     Returns:
         all wire features of loader.wire_format; N_res = crop_size if pad_to_crop, else the length
         of the crop.
     """
     raw = read_training_features(reader, chain_id, seed=seed, config=config)
+    if is_distilled:
+        rng = random_stream(seed, Purpose.DISTILLATION_ROWS)
+        raw = limit_rows(raw, max_rows=config.distillation_max_msa_rows, rng=rng)
     return encode_sample(raw, choose_for_training(raw, seed=seed, config=config))
+
+
+def limit_rows(raw: RawFeatures, *, max_rows: int, rng: np.random.Generator) -> RawFeatures:
+    """Draw at most max_rows rows of the MSA uniformly, the query always among them.
+
+    The same rows are used in all passes. A smaller MSA is returned unchanged.
+    """
+    num_rows = len(raw.msa)
+    if num_rows <= max_rows:
+        return raw
+    drawn = rng.choice(num_rows - 1, max_rows - 1, replace=False) + 1
+    return raw.with_rows(np.concatenate([np.zeros(1, dtype=np.int64), np.sort(drawn)]))
 
 
 def make_evaluation_sample(

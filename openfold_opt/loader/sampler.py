@@ -1,5 +1,7 @@
 """The global stream of training samples: chain and seed of each sample number, without state.
 
+The chains are those of the training set or, with a given probability, of a distillation set.
+
 The stream does not depend on the number of ranks. Optimizer steps count from 1, samples from 0.
 Step s uses the samples (s - 1) * G .. s * G - 1, where G = data-parallel size x local batch size x
 accumulation. Within the step, `slot` numbers the samples by micro-batch, then rank, then index in
@@ -85,24 +87,35 @@ class SampleStream:
         return [first + num_steps * self.global_batch_size + slot for slot in self.slots(micro)]
 
 
-class TrainingSampler:
-    """Weighted sampling with replacement (AlphaFold2 supplement 1.2.5), without state.
+TRAINING_SET, DISTILLATION_SET = 0, 1
+"""Numbers of the data sets."""
 
-    A sample is a pure function of its global sample number.
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingSample:
+    """What determines a training sample."""
+
+    data_set: int
+    """TRAINING_SET or DISTILLATION_SET."""
+    chain_id: str
+    seed: int
+    """63 bits; it determines every draw of the sample."""
+
+
+class WeightedChains:
+    """The chains of a data set with their sampling weights.
 
     Args:
-        chain_ids: chains of the training set, in canonical order.
+        chain_ids: in canonical order.
         weights: positive sampling weight of each chain; need not be normalized.
-        seed: seed of the run, 0 or more.
 
     Raises:
         ValueError: there are no chains, the numbers of chains and weights differ, or a weight is
             not finite and positive.
     """
 
-    def __init__(self, chain_ids: Sequence[str], weights: Sequence[float], *, seed: int) -> None:
+    def __init__(self, chain_ids: Sequence[str], weights: Sequence[float]) -> None:
         self.chain_ids = tuple(chain_ids)
-        self.seed = seed
         values = np.asarray(weights, dtype=np.float64)
         if not self.chain_ids:
             raise ValueError(
@@ -121,12 +134,70 @@ class TrainingSampler:
             )
         self._cumulative = np.cumsum(values / values.sum())
 
-    def sample(self, number: int) -> tuple[str, int]:
-        """Return the chain id and the seed (63 bits) of global sample `number`, counted from 0."""
-        rng = random_stream(self.seed, Purpose.SAMPLE, number)
-        index = int(np.searchsorted(self._cumulative, rng.random(), side="right"))
+    def choose(self, position: float) -> str:
+        """Return the chain at a position, 0 to 1, of the cumulative weights."""
+        index = int(np.searchsorted(self._cumulative, position, side="right"))
         # Rounding may leave the last cumulative sum below 1.
-        return self.chain_ids[min(index, len(self.chain_ids) - 1)], int(rng.integers(0, 2**63))
+        return self.chain_ids[min(index, len(self.chain_ids) - 1)]
+
+
+class TrainingSampler:
+    """Weighted sampling with replacement (AlphaFold2 supplement 1.2.5), without state.
+
+    A sample is a pure function of its global sample number. A distillation set does not change the
+    draws of the samples that remain in the training set.
+
+    Args:
+        chain_ids: chains of the training set, in canonical order.
+        weights: positive sampling weight of each chain; need not be normalized.
+        seed: seed of the run, 0 or more.
+        distilled: chains of the distillation set; None: there is none.
+        distillation_probability: probability that a sample is of the distillation set.
+
+    Raises:
+        ValueError: chains or weights are not valid (see WeightedChains), or the probability is
+            above 0 without a distillation set or 0 with one.
+    """
+
+    def __init__(
+        self,
+        chain_ids: Sequence[str],
+        weights: Sequence[float],
+        *,
+        seed: int,
+        distilled: WeightedChains | None = None,
+        distillation_probability: float = 0.0,
+    ) -> None:
+        self.seed = seed
+        self._chains = WeightedChains(chain_ids, weights)
+        self._distilled = distilled
+        self._distillation_probability = distillation_probability
+        if (distilled is None) != (distillation_probability == 0.0):
+            found = "no distillation set" if distilled is None else "a distillation set"
+            raise ValueError(
+                f"found {found} and distillation_probability={distillation_probability}; expected "
+                "a probability above 0 with a distillation set, and 0 without one"
+            )
+
+    @property
+    def has_distillation(self) -> bool:
+        """Whether samples are of two data sets."""
+        return self._distilled is not None
+
+    def sample(self, number: int) -> TrainingSample:
+        """Return global sample `number`, counted from 0."""
+        rng = random_stream(self.seed, Purpose.SAMPLE, number)
+        data_set, chains = TRAINING_SET, self._chains
+        if self._distilled is not None and self._is_distilled(number):
+            data_set, chains = DISTILLATION_SET, self._distilled
+        chain_id = chains.choose(rng.random())
+        return TrainingSample(
+            data_set=data_set, chain_id=chain_id, seed=int(rng.integers(0, 2**63))
+        )
+
+    def _is_distilled(self, number: int) -> bool:
+        draw = random_stream(self.seed, Purpose.DATA_SET, number).random()
+        return draw < self._distillation_probability
 
 
 def num_recycling_iterations(seed: int, step: int, *, max_recycling_iterations: int = 3) -> int:

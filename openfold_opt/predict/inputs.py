@@ -17,8 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.convert.alignment_files import read_folder
-from data_prep.convert.alignment_sources import DUPLICATES_NAME
+from data_prep.convert.alignment_search import AlignmentSource, find_alignment, open_alignments
 from data_prep.convert.single_chain import (
     check_query,
     describe_difference,
@@ -27,22 +26,10 @@ from data_prep.convert.single_chain import (
 )
 from data_prep.convert.template_files import TemplateFiles
 from data_prep.errors import BrokenFile, DataPrepError
-from data_prep.parsers.file_access import exists, list_folder
-from data_prep.parsers.tables import read_duplicates
 from openfold_opt.loader.random_streams import prediction_seed
 from openfold_opt.loader.raw_reading import make_raw_features
 from openfold_opt.loader.sample import choose_for_evaluation, encode_sample
 from openfold_opt.model.batch import FeatureBatch
-from openfold_opt.predict.alignment_search import (
-    HITS_SUFFIXES,
-    MSA_SUFFIXES,
-    UNREADABLE,
-    AlignmentFile,
-    AlignmentFolder,
-    AlignmentSource,
-    FoundFiles,
-    find_alignment,
-)
 from openfold_opt.predict.chain_input import (
     ChainFailure,
     ChainInput,
@@ -107,7 +94,7 @@ def read_chains(
     with _as_input_error():
         if template_structures is not None:
             TemplateFiles(template_structures)  # Raises DataPrepError for a wrong directory.
-        sources = [_alignment_source(path) for path in alignments]
+        sources = [open_alignments(path) for path in alignments]
     with _as_input_error():
         records, failures = read_records(inputs)
     chains: list[ChainInput] = []
@@ -321,43 +308,6 @@ def _find_files(
         warnings=(*warnings, *(() if msa_paths else (_ALONE,))),
         msa_paths=msa_paths,
         hits_paths=found.hits_paths,
-    )
-
-
-def _alignment_source(path: Path) -> AlignmentSource:
-    """Return a source of alignments. Raise InputError if the path is none."""
-    if not exists(path):
-        raise InputError(f"the alignments {path} do not exist; expected a directory or a file")
-    if not path.is_dir():
-        suffixes = (*MSA_SUFFIXES, *HITS_SUFFIXES)
-        if not path.name.endswith(suffixes):
-            raise InputError(f"{path} is no alignment; expected a name that ends in {suffixes}")
-        return AlignmentFile(path=path)
-    root = path / "pdb" if (path / "pdb").is_dir() else path
-    items = {
-        item.name: UNREADABLE if item.problem else item.size_bytes() for item in list_folder(root)
-    }
-    table = path / DUPLICATES_NAME
-    shared = {}
-    for group in read_duplicates(table) if exists(table) else []:
-        first = next((chain for chain in group if chain in items), None)
-        if first is not None:
-            shared.update(dict.fromkeys(group, first))
-    return AlignmentFolder(root=root, items=items, shared_folders=shared, select=_select_files)
-
-
-def _select_files(folder: Path) -> FoundFiles:
-    """Select the files that conversion reads with --own-data, in its order."""
-    unit, unused = read_folder(folder, (), use_all=True)
-    suffixes = (*MSA_SUFFIXES, *HITS_SUFFIXES)
-    return FoundFiles(
-        msa_paths=tuple(path for path in unit.msa_paths if isinstance(path, Path)),
-        hits_paths=tuple(path for path in unit.hits_paths if isinstance(path, Path)),
-        notes=tuple(
-            f"{file.path} is not used: {file.reason}"
-            for file in unused
-            if file.path.endswith(suffixes)
-        ),
     )
 
 

@@ -10,6 +10,9 @@ import numpy as np
 from openfold_opt.protein.shard_format import NUM_ATOM_TYPES
 from openfold_opt.protein.sparse_deletions import SparseDeletions
 
+FIRST_OWN_CLUSTER = 1 << 40
+"""Above every line number of a cluster file, so that it is in no other data set."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ChainEntry:
@@ -28,7 +31,10 @@ class ChainEntry:
     """In angstrom; None if the entry has none."""
     method: str
     cluster_id: int
-    """0-based line of the cluster file, or -1 if the chain is in no cluster."""
+    """0-based line of the cluster file, or -1 if the chain is in no cluster.
+
+    FIRST_OWN_CLUSTER and above: a distilled chain in a cluster of its own.
+    """
     sequence_length: int
     commonest_letter_count: int
     """Number of occurrences of the most frequent letter of the sequence."""

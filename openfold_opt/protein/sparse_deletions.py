@@ -50,6 +50,17 @@ class SparseDeletions:
         inside = (column >= columns.start) & (column < columns.stop)
         return row_index[inside], column[inside] - columns.start, count[inside]
 
+    def take(self, rows: np.ndarray) -> "SparseDeletions":
+        """Return the given rows, in this order, as a matrix of their own."""
+        row_index, column, count = self.entries(rows, slice(0, self.num_columns))
+        lengths = np.bincount(row_index, minlength=len(rows))
+        return SparseDeletions(
+            indptr=np.concatenate([[0], np.cumsum(lengths)]),
+            column=column,
+            count=count,
+            num_columns=self.num_columns,
+        )
+
     def dense(
         self, rows: np.ndarray, columns: slice, *, dtype: type[np.generic] = np.float32
     ) -> np.ndarray:

@@ -26,6 +26,11 @@ from openfold_opt.train.dataset_split import (
     select_validation,
     validate_counts,
 )
+from openfold_opt.train.distillation_set import (
+    check_distillation,
+    data_checksum,
+    open_distillation,
+)
 
 WHOLE_RUN = StreamOrigin()
 
@@ -92,28 +97,38 @@ class DataSource(Protocol):
 
 
 class ShardDataSource:
-    """Data source for a folder of converted shards."""
+    """Data source for a folder of converted shards and, optionally, one of distilled chains."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, distillation_dir: Path | None = None) -> None:
         self._data_dir = data_dir
+        self._distillation_dir = distillation_dir
         self._checksum: str | None = None
 
     def checksum(self) -> str:
         if self._checksum is None:
             # Cached, since the index of the full data set takes seconds to read.
-            self._checksum = ShardIndex.load(self._data_dir).checksum
+            self._checksum = data_checksum(self._data_dir, self._distillation_dir)
         return self._checksum
 
     def open(self, config: RunConfig, context: ParallelContext, *, seed: int) -> OpenData:
-        return ShardData(self._data_dir, config, context, seed=seed)
+        return ShardData(
+            self._data_dir, config, context, seed=seed, distillation_dir=self._distillation_dir
+        )
 
 
 class ShardData:
     """The samples of one rank: its training stream and its part of the validation set."""
 
     def __init__(
-        self, data_dir: Path, config: RunConfig, context: ParallelContext, *, seed: int
+        self,
+        data_dir: Path,
+        config: RunConfig,
+        context: ParallelContext,
+        *,
+        seed: int,
+        distillation_dir: Path | None = None,
     ) -> None:
+        check_distillation(config.selection, distillation_dir)
         index = ShardIndex.load(data_dir)
         chains = select_training(index, config.selection)
         validation = select_validation(index, config.selection)
@@ -128,10 +143,19 @@ class ShardData:
         if count_error is not None:
             raise ValueError(count_error)
         self._data_dir = data_dir
+        self._distillation_dir = distillation_dir
         self._config = config
         self._dap_axis = context.dap
         self._sampler = TrainingSampler(
-            [chain.chain_id for chain in chains], [chain.weight for chain in chains], seed=seed
+            [chain.chain_id for chain in chains],
+            [chain.weight for chain in chains],
+            seed=seed,
+            distilled=(
+                None
+                if distillation_dir is None
+                else open_distillation(data_dir, distillation_dir, config.selection)
+            ),
+            distillation_probability=config.selection.distillation_probability,
         )
         self._data_axis = context.data
         lengths = {chain_id: index.by_id[chain_id].sequence_length for chain_id in validation}
@@ -172,6 +196,7 @@ class ShardData:
             first_step=first_step,
             start=start,
             report=report,
+            distillation_dir=self._distillation_dir,
         )
         self._prefetcher = build_prefetcher(
             iter(self._training), device=device, config=self._config.loader

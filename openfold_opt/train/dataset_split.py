@@ -52,6 +52,8 @@ class DataSelectionConfig:
     """Do not train on chains in a cluster of an evaluated chain. "share" ignores this field."""
     validation_max_length: int = 700
     """Maximum length of evaluation chains, in residues."""
+    distillation_probability: float = 0.0
+    """Probability that a training sample is of the distillation set (OpenFold: 0.75)."""
     expected_train_samples: int | None = None
     """Required number of training chains; None: any number."""
     expected_eval_samples: int | None = None
@@ -68,6 +70,10 @@ class DataSelectionConfig:
         if not 0 <= self.validation_share < 1:
             share = self.validation_share
             raise ValueError(f"validation_share={share}: expected at least 0 and less than 1")
+        if not 0 <= self.distillation_probability <= 1:
+            raise ValueError(
+                f"distillation_probability={self.distillation_probability}: expected 0 to 1"
+            )
         if self.validation_chain_ids and self.validation_rule != "chain_ids":
             raise ValueError(
                 "selection.validation_chain_ids is set, but selection.validation_rule is "

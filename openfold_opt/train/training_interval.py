@@ -131,7 +131,7 @@ class TrainingInterval:
             yield MicroBatch(
                 features=FeatureBatch.from_features(loaded.features),
                 slots=loaded.slots,
-                sample_ids=name_samples(loaded.chain_ids, loaded.sample_seeds),
+                sample_ids=name_samples(loaded.chain_ids, loaded.sample_seeds, loaded.data_sets),
             )
 
     def _report(

@@ -126,13 +126,12 @@ def test_error_names_an_unreadable_sample(quirks_dir, tmp_path, num_workers):
     for shard in data_dir.glob("*-*.h5"):
         os.truncate(shard, shard.stat().st_size // 2)
     sampler = TrainingSampler(CHAINS, [1.0, 2.0], seed=9)
-    chain_id, seed = sampler.sample(0)
+    sample = sampler.sample(0)
     with TrainingLoader(
         data_dir, sampler, data=SMALL, loader=loader_config(num_workers), stream=SampleStream()
     ) as batches:
-        with pytest.raises(
-            LoaderError, match=rf"training step 1, micro-batch 1: {chain_id} \(seed {seed}\)"
-        ):
+        expected = rf"training step 1, micro-batch 1: {sample.chain_id} \(seed {sample.seed}\)"
+        with pytest.raises(LoaderError, match=expected):
             next(batches)
 
 
@@ -169,14 +168,15 @@ def test_run_resumed_within_a_window_uses_each_sample_once(quirks_dir):
     for index, batch in enumerate(used):
         assert (batch.step, batch.micro) == (1 + index // 2, index % 2)
         assert batch.slots.tolist() == [index % 2]
-        assert (batch.chain_ids[0], batch.sample_seeds[0]) == sampler.sample(batch.position)
+        sample = sampler.sample(batch.position)
+        assert (batch.chain_ids[0], batch.sample_seeds[0]) == (sample.chain_id, sample.seed)
 
 
 def test_skipped_batch_counts_as_used(quirks_dir, tmp_path):
     data_dir = tmp_path / "data"
     shutil.copytree(quirks_dir, data_dir)
     sampler = TrainingSampler((*CHAINS, "9zzz_A"), [1.0, 1.0, 1.0], seed=2)
-    missing = [position for position in range(12) if sampler.sample(position)[0] == "9zzz_A"]
+    missing = [position for position in range(12) if sampler.sample(position).chain_id == "9zzz_A"]
     assert missing
     messages = []
     config = loader_config(2, error_budget=len(missing), max_attempts=2)
@@ -220,7 +220,9 @@ def test_errors_of_a_corrupt_shard_count_against_the_budget(many_shards, tmp_pat
     lost = {chain.chain_id for chain in index.chains if chain.alignment_shard == number}
     assert 0 < len(lost) < len(chains)
     sampler = TrainingSampler(chains, [1.0] * len(chains), seed=4)
-    expected = [position for position in range(200) if sampler.sample(position)[0] in lost][:3]
+    expected = [position for position in range(200) if sampler.sample(position).chain_id in lost][
+        :3
+    ]
     messages, found = [], []
     config = loader_config(2, window=window, error_budget=2, max_attempts=2)
     with TrainingLoader(

@@ -97,7 +97,8 @@ def main() -> int:
     else:
         broken_at = int(os.environ.get("TINY_BROKEN_SAMPLE", -1))
         run.ShardDataSource = lambda data_dir: MemorySource(broken_at=broken_at)
-        run.ShardIndex = page_cache.ShardIndex = SimpleNamespace(
+        run.data_checksum = lambda *folders: "memory"
+        page_cache.ShardIndex = SimpleNamespace(
             load=lambda data_dir: SimpleNamespace(checksum="memory", shards=())
         )
     waiting.REPORT_SECONDS = float(os.environ.get("TINY_REPORT_SECONDS", waiting.REPORT_SECONDS))

@@ -88,6 +88,21 @@ def test_missing_data(tmp_path):
     assert not found["data index"].passed and "does not exist" in found["data index"].text
 
 
+def test_a_distillation_set(shards, tmp_path):
+    """The data set itself is no distillation set: it has the validation chains."""
+    demo = build_preset("demo")
+    selection = dataclasses.replace(demo.selection, distillation_probability=0.75)
+    mixture = dataclasses.replace(demo, selection=selection)
+    found = by_name(check_data(mixture, shards, shards))["distillation set"]
+    assert not found.passed and "validation chain" in found.text
+    found = by_name(check_data(mixture, shards))["distillation set"]
+    assert not found.passed and "there is no distillation set" in found.text
+    found = by_name(check_data(demo, shards, shards))["distillation set"]
+    assert not found.passed and "would not be used" in found.text
+    found = by_name(check_data(mixture, shards, tmp_path / "nowhere"))["data index"]
+    assert not found.passed and "nowhere does not exist" in found.text
+
+
 def test_data_that_was_never_verified_or_for_another_index(shards, tmp_path, monkeypatch):
     monkeypatch.setattr(job_checks, "verified_checksum", lambda data_dir: None)
     found = by_name(check_data(build_preset("demo"), shards))["data verified"]

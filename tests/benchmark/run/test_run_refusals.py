@@ -114,6 +114,13 @@ def test_missing_checkpoint(refused, tmp_path):
     assert "absent.pt is not a file" in message
 
 
+def test_a_distillation_set_and_its_probability_need_each_other(refused, tmp_path):
+    message = refused("demo", "--set", "selection.distillation_probability=0.75")
+    assert "there is no distillation set; name its shards with --distillation-data-dir" in message
+    message = refused("demo", "--distillation-data-dir", str(tmp_path))
+    assert "would not be used, because selection.distillation_probability is 0" in message
+
+
 def test_seed_out_of_range(refused):
     assert "seed -1 is out of range" in refused("tiny", "--seed", "-1")
 
@@ -141,7 +148,7 @@ def tiny(monkeypatch):
             def checksum(self):
                 return "none"
 
-        monkeypatch.setattr(run_command, "ShardIndex", Index)
+        monkeypatch.setattr(run_command, "data_checksum", lambda *folders: "none")
         monkeypatch.setattr("benchmark.run.page_cache.ShardIndex", Index)
         monkeypatch.setattr(run_command, "ShardDataSource", Source)
         return config

@@ -1,4 +1,4 @@
-"""Search of the alignment files of a chain, in every layout that prediction accepts.
+"""Search of the alignment files of a chain, in every layout that prediction and `distill` accept.
 
 DIR/<chain>/{a3m,hhr}/*                 OpenProteinSet; also below DIR/pdb
 DIR/<chain>/*                           OpenFold
@@ -15,6 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
+
+from data_prep.convert.alignment_files import read_folder
+from data_prep.convert.alignment_sources import DUPLICATES_NAME
+from data_prep.errors import DataPrepError
+from data_prep.parsers.file_access import exists, list_folder
+from data_prep.parsers.tables import read_duplicates
 
 MSA_SUFFIXES = (".a3m", ".a3m.gz", ".sto", ".sto.gz")
 """In order of preference."""
@@ -165,3 +171,44 @@ def _without_suffixes(name: str) -> str:
         if name.endswith(suffix):
             return name.removesuffix(suffix)
     return name
+
+
+def open_alignments(path: Path) -> AlignmentSource:
+    """Return the source of alignments at a path.
+
+    Raises:
+        DataPrepError: the path does not exist, is no alignment, or cannot be read.
+    """
+    if not exists(path):
+        raise DataPrepError(f"the alignments {path} do not exist; expected a directory or a file")
+    if not path.is_dir():
+        suffixes = (*MSA_SUFFIXES, *HITS_SUFFIXES)
+        if not path.name.endswith(suffixes):
+            raise DataPrepError(f"{path} is no alignment; expected a name that ends in {suffixes}")
+        return AlignmentFile(path=path)
+    root = path / "pdb" if (path / "pdb").is_dir() else path
+    items = {
+        item.name: UNREADABLE if item.problem else item.size_bytes() for item in list_folder(root)
+    }
+    table = path / DUPLICATES_NAME
+    shared = {}
+    for group in read_duplicates(table) if exists(table) else []:
+        first = next((chain for chain in group if chain in items), None)
+        if first is not None:
+            shared.update(dict.fromkeys(group, first))
+    return AlignmentFolder(root=root, items=items, shared_folders=shared, select=select_files)
+
+
+def select_files(folder: Path) -> FoundFiles:
+    """Select the files that conversion reads with --own-data, in its order."""
+    unit, unused = read_folder(folder, (), use_all=True)
+    suffixes = (*MSA_SUFFIXES, *HITS_SUFFIXES)
+    return FoundFiles(
+        msa_paths=tuple(path for path in unit.msa_paths if isinstance(path, Path)),
+        hits_paths=tuple(path for path in unit.hits_paths if isinstance(path, Path)),
+        notes=tuple(
+            f"{file.path} is not used: {file.reason}"
+            for file in unused
+            if file.path.endswith(suffixes)
+        ),
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from openfold_opt.predict.alignment_search import (
+from data_prep.convert.alignment_search import (
     AlignmentFile,
     AlignmentFolder,
     FoundFiles,

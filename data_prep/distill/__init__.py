@@ -1,0 +1,1 @@
+"""Convert predicted structures to a distillation set."""
