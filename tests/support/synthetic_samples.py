@@ -9,6 +9,7 @@ from torch import Tensor
 
 from openfold_opt.loader.batch import LoadedBatch, ModelFeatures
 from openfold_opt.loader.config import DataConfig
+from openfold_opt.loader.sampler import SampleStream, StreamOrigin
 from openfold_opt.model.auxiliary_heads import AuxiliaryHeadsConfig
 from openfold_opt.model.config import ModelConfig
 from openfold_opt.model.evoformer_block import EvoformerStackConfig, ExtraMSAStackConfig
@@ -19,7 +20,7 @@ from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.protein.features import FEATURES
 from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.data_source import split_evaluation
+from openfold_opt.train.data_source import WHOLE_RUN, split_evaluation
 from openfold_opt.train.evaluation.evaluator import EvaluationConfig
 from openfold_opt.train.optim.lr_schedule import ScheduleConfig
 from openfold_opt.train.synthetic_features import synthetic_sample
@@ -113,31 +114,41 @@ class MemoryData:
         """Return None: samples are used in order."""
 
     def training_batches(
-        self, *, first_step: int, start: None, device: torch.device, report: Callable[[str], None]
+        self,
+        *,
+        first_step: int,
+        start: None,
+        device: torch.device,
+        report: Callable[[str], None],
+        origin: StreamOrigin = WHOLE_RUN,
     ) -> Iterator[LoadedBatch[ModelFeatures]]:
-        local, accumulation = self._config.local_batch_size, self._config.accumulation
-        global_batch = local * accumulation * self._axis.size
-        step = first_step
-        while True:
-            for micro in range(accumulation):
-                first = (micro * self._axis.size + self._axis.rank) * local
-                slots = list(range(first, first + local))
-                numbers = [(step - 1) * global_batch + slot for slot in slots]
-                yield LoadedBatch(
-                    features=self._stack(numbers),
-                    chain_ids=tuple(f"chain{number}" for number in numbers),
-                    sample_seeds=tuple(numbers),
-                    slots=torch.tensor(slots),
-                    step=step,
-                    micro=micro,
-                    position=(step - 1) * accumulation + micro,
-                    queue_depth=0,
-                    reorder_distance=0,
-                )
-            step += 1
+        stream = SampleStream(
+            rank=self._axis.rank,
+            size=self._axis.size,
+            local_batch_size=self._config.local_batch_size,
+            accumulation=self._config.accumulation,
+            origin=origin,
+        )
+        position = (first_step - 1 - origin.steps_before) * stream.accumulation
+        while stream.num_positions is None or position < stream.num_positions:
+            step, micro = stream.step_of(position)
+            numbers = stream.sample_numbers(position)
+            yield LoadedBatch(
+                features=self._stack(numbers),
+                chain_ids=tuple(f"chain{number}" for number in numbers),
+                sample_seeds=tuple(numbers),
+                slots=torch.tensor(stream.slots(micro)),
+                step=step,
+                micro=micro,
+                position=position,
+                queue_depth=0,
+                reorder_distance=0,
+            )
+            position += 1
 
     def _stack(self, numbers: list[int]) -> dict[str, Tensor]:
-        samples = [random_features(number) for number in numbers]
+        length = self._config.data.crop_size
+        samples = [random_features(number, num_residues=length) for number in numbers]
         for number, sample in zip(numbers, samples, strict=True):
             if number == self._broken_at:
                 sample["chi_angles_sin_cos"][:] = float("nan")

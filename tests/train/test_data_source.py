@@ -18,6 +18,7 @@ from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.build_run import RunPaths, build_model
 from openfold_opt.train.checkpoint.checkpoint_store import CheckpointStore
+from openfold_opt.train.console_observer import ConsoleObserver
 from openfold_opt.train.data_source import ShardDataSource, balanced_share
 from openfold_opt.train.dataset_split import (
     DataSelectionConfig,
@@ -26,7 +27,6 @@ from openfold_opt.train.dataset_split import (
     select_training,
 )
 from openfold_opt.train.evaluation.evaluator import Evaluator
-from openfold_opt.train.console_observer import ConsoleObserver
 from openfold_opt.train.trainer import Trainer
 from openfold_opt.train.training_interval import TrainingInterval
 from tests.support.recording_observer import Recorder

@@ -6,11 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from openfold_opt.train.evaluation.evaluator import ChainScore
 from openfold_opt.train.console_observer import ConsoleObserver
+from openfold_opt.train.evaluation.evaluator import ChainScore
 from openfold_opt.train.observer import (
     CompositeObserver,
-    ConsoleObserver,
     EvaluationReport,
     NullObserver,
     RunInfo,
