@@ -2,10 +2,10 @@
 
     python -m tests.train.confidence_of_run RUN_DIR --data-dir SHARDS [--out FILE]
 
-Four checkpoints predict every chain of SHARDS as an evaluation does: the end of the first phase,
-the start, the middle and the end of the last phase. The exit code is 1 if a correlation over the
-chains of two pooled checkpoints is at most 0.5 (mean pLDDT with lDDT-Ca: end of the first phase and
-end of the run; pTM with the TM-score: middle and end of the last phase, which alone trains the
+Four checkpoints predict every chain of SHARDS as an evaluation does: the start of the phase before
+the last one, and the start, the middle and the end of the last phase. The exit code is 1 if a correlation over the
+chains of two pooled checkpoints is at most 0.5 (mean pLDDT with lDDT-Ca: the first and the last of
+the four; pTM with the TM-score: middle and end of the last phase, which alone trains the
 TM-score head), if the last phase lowered lDDT-Ca, or if it did not halve the violation loss.
 """
 
@@ -44,8 +44,8 @@ MIN_CORRELATION = 0.5
 MAX_VIOLATION_RATIO = 0.5
 """Violation loss after the last phase, relative to the loss before it."""
 ALLOWED_LOSS_OF_LDDT = 0.0
-FIRST_END, LAST_START, LAST_MIDDLE, END = (
-    "end of the first phase",
+MIDDLE, LAST_START, LAST_MIDDLE, END = (
+    "start of the phase before",
     "start of the last phase",
     "middle of the last phase",
     "end of the run",
@@ -73,7 +73,8 @@ def chosen_steps(run_dir: Path, config: RunConfig) -> dict[str, int]:
     starts = {phase["index"]: phase["steps_before"] for phase in phases}
     last = len(phases_of(config)) - 1
     steps = [record.step for record in records]
-    if not steps or not {1, last} <= set(starts) or starts[1] not in steps:
+    boundaries = {starts.get(last - 1), starts.get(last)}
+    if not steps or not boundaries <= set(steps):
         raise SystemExit(
             f"{run_dir} has the checkpoints {steps} and phases {sorted(starts)}; expected a "
             "finished run with phases that kept the checkpoint of the end of each phase"
@@ -81,7 +82,7 @@ def chosen_steps(run_dir: Path, config: RunConfig) -> dict[str, int]:
     middle = (starts[last] + steps[-1]) / 2
     inside = [step for step in steps if starts[last] < step < steps[-1]]
     return {
-        FIRST_END: starts[1],
+        MIDDLE: starts[last - 1],
         LAST_START: starts[last],
         LAST_MIDDLE: min(inside or steps[-1:], key=lambda step: abs(step - middle)),
         END: steps[-1],
@@ -156,7 +157,7 @@ def report(scores: Mapping[str, list[ChainConfidence]], steps: Mapping[str, int]
             f"     {mean['violation']:.4f}"
         )
     pooled = {
-        "pLDDT with lDDT-Ca": correlation(scores[FIRST_END] + scores[END], "mean_plddt", "lddt_ca"),
+        "pLDDT with lDDT-Ca": correlation(scores[MIDDLE] + scores[END], "mean_plddt", "lddt_ca"),
         "pTM with TM-score": correlation(scores[LAST_MIDDLE] + scores[END], "ptm", "tm_score"),
     }
     before, after = means[LAST_START], means[END]

@@ -9,9 +9,9 @@ from benchmark.presets import build_preset
 from openfold_opt.train.checkpoint import checkpoint_store
 from tests.train.confidence_of_run import (
     END,
-    FIRST_END,
     LAST_MIDDLE,
     LAST_START,
+    MIDDLE,
     ChainConfidence,
     chosen_steps,
     correlation,
@@ -19,7 +19,7 @@ from tests.train.confidence_of_run import (
 )
 
 CONFIG = build_preset("demo_full")
-STEPS = {FIRST_END: 200, LAST_START: 300, LAST_MIDDLE: 350, END: 400}
+STEPS = {MIDDLE: 200, LAST_START: 300, LAST_MIDDLE: 350, END: 400}
 
 
 def write_checkpoints(run_dir, phase_starts):
@@ -45,12 +45,12 @@ def chains(lddt_ca, *, plddt=None, ptm=None, violation=1.0):
 
 
 def test_it_compares_the_ends_of_phases_and_the_middle_of_the_last_one(tmp_path):
-    starts = {100: (0, 0), 200: (1, 200), 300: (2, 300), 340: (2, 300), 380: (2, 300)}
-    write_checkpoints(tmp_path, {**starts, 400: (2, 300)})
+    starts = {100: (1, 100), 200: (2, 200), 300: (3, 300), 340: (3, 300), 380: (3, 300)}
+    write_checkpoints(tmp_path, {**starts, 400: (3, 300)})
     assert chosen_steps(tmp_path, CONFIG) == {**STEPS, LAST_MIDDLE: 340}
 
 
-@pytest.mark.parametrize("starts", [{}, {100: (0, 0)}, {300: (2, 300), 400: (2, 300)}])
+@pytest.mark.parametrize("starts", [{}, {100: (0, 0)}, {300: (3, 300), 400: (3, 300)}])
 def test_a_run_without_these_checkpoints_is_refused(tmp_path, starts):
     write_checkpoints(tmp_path, starts)
     with pytest.raises(SystemExit, match="expected a finished run with phases"):
@@ -59,7 +59,7 @@ def test_a_run_without_these_checkpoints_is_refused(tmp_path, starts):
 
 def scores(end, **changes):
     before = np.linspace(0.3, 0.7, 5)
-    roles = dict.fromkeys((FIRST_END, LAST_START, LAST_MIDDLE), chains(before, violation=0.4))
+    roles = dict.fromkeys((MIDDLE, LAST_START, LAST_MIDDLE), chains(before, violation=0.4))
     return {**roles, END: chains(end, **{"violation": 0.1, **changes})}
 
 
