@@ -3,10 +3,13 @@
     python -m tests.train.confidence_of_run RUN_DIR --data-dir SHARDS [--out FILE]
 
 Four checkpoints predict every chain of SHARDS as an evaluation does: the start of the phase before
-the last one, and the start, the middle and the end of the last phase. The exit code is 1 if a correlation over the
-chains of two pooled checkpoints is at most 0.5 (mean pLDDT with lDDT-Ca: the first and the last of
-the four; pTM with the TM-score: middle and end of the last phase, which alone trains the
-TM-score head), if the last phase lowered lDDT-Ca, or if it did not halve the violation loss.
+the last one, and the start, the middle and the end of the last phase. The exit code is 1
+
+- if the mean pLDDT does not correlate with lDDT-Ca over the chains of the first and the last of the
+  four (r at most 0.5),
+- if the pTM does not correlate with the TM-score over the chains of the middle and the end of the
+  last phase, which alone trains the TM-score head,
+- if the last phase lowered lDDT-Ca, or did not halve the violation loss.
 """
 
 from __future__ import annotations
