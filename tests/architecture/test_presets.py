@@ -18,6 +18,7 @@ PLAY = {
     "demo_dap2",
     "demo",
     "demo_ci",
+    "demo_full",
     "middle",
     "own_data",
     "real_smoke",

@@ -100,7 +100,7 @@ def run_circle(circle: Circle) -> dict[str, object]:
 
 
 def result_of(circle: Circle) -> dict[str, object]:
-    """Return the result of a circle. The scores are those of the evaluations that both runs have."""
+    """Return the result of a circle. Scores are those of the evaluations that both runs have."""
     scores = {
         name: {report.step: report for report in read_evaluations(circle.out / name)}
         for name in ("without", "with")
