@@ -73,7 +73,7 @@ def test_the_window_is_drained_at_the_end_of_a_phase(quirks_dir, num_workers, wi
             taken = list(batches)
         assert [batch.step for batch in taken] == [11, 11, 12, 12, 13, 13]
         found += [batch.sample_seeds[0] for batch in taken]
-    assert sorted(found) == sorted(sampler.sample(number)[1] for number in range(100, 112))
+    assert sorted(found) == sorted(sampler.sample(number).seed for number in range(100, 112))
 
 
 @pytest.mark.parametrize("window", [0, 4])
@@ -83,7 +83,7 @@ def test_skipped_samples_are_replaced_also_in_a_resumed_phase(quirks_dir, tmp_pa
     sampler = TrainingSampler((*CHAINS, "9zzz_A"), [1.0, 1.0, 1.0], seed=2)
     origin = StreamOrigin(steps_before=0, first_sample=0, num_steps=6)
     stream = SampleStream(accumulation=2, origin=origin)
-    missing = [number for number in range(12) if sampler.sample(number)[0] == "9zzz_A"]
+    missing = [number for number in range(12) if sampler.sample(number).chain_id == "9zzz_A"]
     assert missing and missing[0] < 6
     config = LoaderConfig(num_workers=2, window=window, error_budget=100, max_attempts=1)
     options = {"data": SMALL, "loader": config, "stream": stream, "report": lambda message: None}
@@ -101,5 +101,5 @@ def test_skipped_samples_are_replaced_also_in_a_resumed_phase(quirks_dir, tmp_pa
         found += take(loader, 6)
         with pytest.raises(StopIteration):
             next(loader)
-    planned = {sampler.sample(number)[1] for number in set(range(12)) - set(missing)}
+    planned = {sampler.sample(number).seed for number in set(range(12)) - set(missing)}
     assert planned < set(found) and len(set(found)) == len(found) == 12

@@ -256,4 +256,4 @@ def test_samples_out_of_order_are_those_of_the_phase(tmp_path):
     for results, numbers in ((first, range(8)), (second, range(8, 24))):
         found = [sample for step in samples(*results).values() for sample in step]
         planned = [sampler.sample(number) for number in numbers]
-        assert sorted(found) == sorted((chain, str(seed)) for chain, seed in planned)
+        assert sorted(found) == sorted((one.chain_id, str(one.seed)) for one in planned)
