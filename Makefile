@@ -6,9 +6,10 @@ SHARED ?= ../shared
 SEED ?=
 STEPS ?= 400
 REAL_DEMO ?= runs/real-demo
+DEMO_FULL ?= runs/demo-full
 SEED_FLAG = $(if $(SEED),--seed $(SEED),)
 
-.PHONY: help setup test test-processors test-gpu architecture lint demo demo-ci controls data-demo data-real real-smoke real-demo gpu-suite memory-plans rank-memory distill-circle parity stress-starts kernel-resources check rules slurm-demo container-cpu summarize table ci clean
+.PHONY: help setup test test-processors test-gpu architecture lint demo demo-ci controls data-demo data-real real-smoke real-demo gpu-suite memory-plans rank-memory preset-memory distill-circle parity stress-starts kernel-resources check rules slurm-demo slurm-chain container-cpu summarize table ci clean demo-full
 
 help:            ## list the verbs
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -e 's/:.*##/\t/' | expand -t 16
@@ -41,6 +42,17 @@ demo:            ## the timed run of the front door: embedded data to lDDT-Ca 0.
 
 demo-ci:         ## a few minutes of the same, to a lower bar
 	./run_and_time.sh --preset demo_ci $(SEED_FLAG)
+
+# gloo needs both cores, so each rank computes with one thread
+demo-full:       ## two training phases and fine-tuning on two ranks, and a check of the confidences: DEMO_FULL=runs/demo-full
+	OMP_NUM_THREADS=1 $(PYTHON) -m torch.distributed.run --no-python --nproc-per-node 2 \
+	    ./run_and_time.sh --preset demo_full --output-dir $(DEMO_FULL) $(SEED_FLAG)
+	test -e data/demo-fresh/complete || { rm -rf data/demo-fresh && \
+	    $(PYTHON) -m data_prep synthesize --out data/demo-fresh/raw --chains 100 --seed 14 && \
+	    $(PYTHON) -m data_prep convert --pdb-mmcif data/demo-fresh/raw/pdb_mmcif \
+	    --open-protein-set data/demo-fresh/raw/open_protein_set --out data/demo-fresh/shards && \
+	    touch data/demo-fresh/complete; }
+	$(PYTHON) -m tests.train.confidence_of_run $(DEMO_FULL) --data-dir data/demo-fresh/shards $(if $(OUT),--out $(OUT),)
 
 data-demo:       ## embedded data alone
 	$(PYTHON) -m data_prep synthesize --out data/demo/raw
@@ -77,6 +89,9 @@ memory-plans:    ## the whole forward at 10,000 to 30,000 residues against its m
 rank-memory:     ## memory of four ranks that share a chain over gloo against the plan (a minute)
 	OMP_NUM_THREADS=1 $(PYTHON) -m torch.distributed.run --nproc-per-node 4 -m tests.predict.rank_memory
 
+preset-memory:   ## memory of the presets for full training on 80 and 141 GB, no GPU needed (many minutes)
+	OMP_NUM_THREADS=1 $(PYTHON) -m tests.train.preset_memory
+
 distill-circle:  ## predict -> distill -> train on 20 synthetic chains, scores with and without (minutes): OUT=runs/distill-circle STEPS=1200 RECORD=FILE
 	OMP_NUM_THREADS=1 $(PYTHON) -m tests.support.distillation_circle $(or $(OUT),runs/distill-circle) \
 	    --steps $(if $(filter command line,$(origin STEPS)),$(STEPS),1200) $(SEED_FLAG) $(if $(RECORD),--record $(RECORD),)
@@ -101,6 +116,9 @@ slurm-demo:      ## the short demo as a Slurm job on two virtual nodes of this m
 	    PRESET=demo_ci_2x2 NEXP=1 CHECK_OPTIONS=--below-target sbatch --wait slurm/run.sub'; \
 	    status=$$?; tools/local_slurm.sh stop build/cluster; exit $$status
 
+slurm-chain:     ## phases of a training as a chain of Slurm jobs on two virtual nodes (root, slurm-wlm, munge)
+	OMP_NUM_THREADS=1 $(PYTHON) -m tests.slurm.chain_scenarios
+
 container-cpu:   ## the CPU image by debootstrap and buildah, without a daemon (root)
 	docker/build_without_docker.sh
 
@@ -114,5 +132,5 @@ ci:              ## what CI runs
 	.ci/run
 
 clean:           ## remove embedded data and caches, keep .venv, runs and other data
-	rm -rf data/demo .pytest_cache .ruff_cache .mypy_cache build
+	rm -rf data/demo data/demo-fresh .pytest_cache .ruff_cache .mypy_cache build
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -6,7 +6,7 @@ usage() {
     cat <<'TEXT'
 usage: ./run_and_time.sh [--preset P] [--set FIELD=VALUE]... [--data-dir D]
                          [--distillation-data-dir D] [--output-dir O] [--init-checkpoint F]
-                         [--init-weights W] [--seed S]
+                         [--init-weights W] [--seed S] [--phase P] [--tensorboard]
 
 Sets up the environment if it is missing (a .venv in the checkout, unless python3 has all modules),
 then makes one timed run and prints STARTING TIMING RUN, ENDING TIMING RUN and, if the target was
@@ -26,6 +26,8 @@ rank then predicts a validation chain: picture, structure and report in predicti
   --init-checkpoint F   weights to start from: a file, or the output directory of a run
   --init-weights W      weights of a run's checkpoint: average (default) or trained
   --seed S              seed of the run (default: from the clock)
+  --phase P             train only this phase of a preset with phases: its name or number
+  --tensorboard         write event files for TensorBoard; needs the extra tensorboard
   -h, --help            show this
 
 The submitter is the environment variable SUBMISSION_ORG (default: the name of the user). data/demo
@@ -46,7 +48,7 @@ while [ $# -gt 0 ]; do
         exit 0
         ;;
     --preset | --data-dir | --distillation-data-dir | --output-dir | --init-checkpoint | \
-        --init-weights | --set | --seed)
+        --init-weights | --set | --seed | --phase)
         if [ $# -lt 2 ]; then
             echo "run_and_time.sh: $1 needs a value; see --help" >&2
             exit 2
@@ -58,6 +60,10 @@ while [ $# -gt 0 ]; do
         *) passed+=("$1" "$2") ;;
         esac
         shift 2
+        ;;
+    --tensorboard)
+        passed+=("$1")
+        shift
         ;;
     *)
         echo "run_and_time.sh: unknown argument $1; see --help" >&2
@@ -172,9 +178,12 @@ done
 end=$(monotonic_seconds)
 report "ENDING TIMING RUN AT $(date '+%Y-%m-%d %r')"
 
-# A resumed run is not a result.
+# Neither a resumed run nor the first phases of a run are a result.
+is_finished() { grep -qs '"status": "finished"' "$output_dir/run.json"; }
 if [ "$status" -eq 0 ] && [ "$rank" -eq 0 ] && [ -f "$output_dir/run.json" ]; then
-    if grep -q '"continued": false' "$output_dir/run.json"; then
+    if ! is_finished; then
+        echo "no RESULT line: this run has further phases"
+    elif grep -q '"continued": false' "$output_dir/run.json"; then
         echo "RESULT,OPENFOLD_HPC,,$((end - start)),$SUBMISSION_ORG,$start_text"
     else
         echo "no RESULT line: this run was resumed"
@@ -182,7 +191,7 @@ if [ "$status" -eq 0 ] && [ "$rank" -eq 0 ] && [ -f "$output_dir/run.json" ]; th
 fi
 
 # The demos end with a structure to look at. Neither its time nor its outcome is part of the result.
-if [ "$status" -eq 0 ] && [ "$num_ranks" -eq 1 ] && has_embedded_data "$preset"; then
+if [ "$status" -eq 0 ] && [ "$num_ranks" -eq 1 ] && is_finished && has_embedded_data "$preset"; then
     "$PYTHON" -m benchmark predict-validation "$output_dir" --data-dir "$data_dir" ||
         echo "run_and_time.sh: the structure of a validation chain could not be predicted (see" \
             "above); the result of the run is not affected" >&2

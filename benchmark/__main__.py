@@ -27,6 +27,10 @@ COMMANDS = {
         "benchmark.preflight.command",
         "check data, checkpoint, disk, nodes and GPUs before a run",
     ),
+    "phases": (
+        "benchmark.run.phase_table",
+        "phases of a preset, and whether ranks fit them",
+    ),
     "score": ("benchmark.score", "compare predicted structures with true structures"),
     "check": ("benchmark.mlperf.check", "check MLPerf logs for compliance"),
     "summarize": ("benchmark.results.command", "tables and plots from MLPerf logs"),

@@ -37,7 +37,7 @@ fits_machine() {
 has_modules() {
     local modules="torch numpy h5py numba gemmi kalign mlperf_logging matplotlib modelcif tqdm"
     if [ "$2" = tests ]; then
-        modules="$modules pytest xdist mpi4py triton ruff mypy biotite tmtools openmm playwright nbclient"
+        modules="$modules pytest xdist mpi4py triton ruff mypy biotite tmtools openmm tensorboard playwright nbclient"
     elif [ "$2" = dali ]; then
         modules="torch nvidia.dali"
     fi

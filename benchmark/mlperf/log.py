@@ -17,12 +17,21 @@ from benchmark.mlperf.run_log import CONTINUED_KEY, MONOTONIC_KEY
 from benchmark.mlperf.submitter import Submitter
 from benchmark.run.run_clock import RunClock
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.observer import EvaluationReport, NullObserver, RunInfo, StepReport
+from openfold_opt.train.observer import (
+    EvaluationReport,
+    NullObserver,
+    PhaseReport,
+    RunInfo,
+    StepReport,
+)
+from openfold_opt.train.phase_goal import ABORTED, PHASE_COMPLETE
 
 INSTANCE = {"instance": 0}
 """Metadata of the published logs: the number of the run in a job with concurrent runs."""
 SETTINGS_KEY = "changed_fields"
 """Key of the fields that `--set` changed, as FIELD=VALUE."""
+PHASE_KEY = "phase"
+"""Our own key: the start of a phase of a run with several phases."""
 
 
 class MLPerfObserver(NullObserver):
@@ -152,6 +161,21 @@ class MLPerfObserver(NullObserver):
             f"InitialTrainingDataloader{'PT' if in_order else 'PQ'}",
         )
 
+    def phase_start(self, report: PhaseReport) -> None:
+        """Log the phase, with the values that may differ between phases."""
+        config = report.info.config
+        self._event(
+            PHASE_KEY,
+            report.name,
+            number=report.number,
+            first_step=report.steps_before + 1,
+            last_step=report.last_step,
+            global_batch_size=report.info.global_batch_size,
+            gradient_accumulation_steps=config.accumulation,
+            dap_size=config.parallel.dap_size,
+            crop_size=config.data.crop_size,
+        )
+
     def interval_start(self, *, step: int, samples_at_end: int) -> None:
         """Log the beginning of a training interval."""
         self._num_intervals += 1
@@ -186,15 +210,16 @@ class MLPerfObserver(NullObserver):
         self._end(constants.EVAL_STOP, epoch_num=samples_at_end, **INSTANCE)
 
     def run_stop(self, *, status: str, samples: int) -> None:
-        """Stop the clock."""
-        self._stop_clock(status=status)
+        """Stop the clock. MLPerf has no status for a run that ends between two phases."""
+        phase = {"phase_complete": True} if status == PHASE_COMPLETE else {}
+        self._stop_clock(status=ABORTED if phase else status, **phase)
 
     def run_failed(self, error: BaseException) -> None:
         """Stop the clock if it is running, so that the log has an outcome."""
         if self._run_started:
             self._stop_clock(status="aborted", error=type(error).__name__)
 
-    def _stop_clock(self, **metadata: str) -> None:
+    def _stop_clock(self, **metadata: object) -> None:
         self._run_started = False
         self._clock.stop()
         elapsed = {MONOTONIC_KEY: round(self._clock.monotonic_seconds, 3)}

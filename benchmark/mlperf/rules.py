@@ -265,7 +265,9 @@ def compare(config: RunConfig, reference: RunConfig) -> list[Difference]:
         leaf = expected.get(path) or found[path]
         value = found[path].value if path in found else MISSING
         expected_value = expected[path].value if path in expected else MISSING
-        if value != expected_value:
+        # A field of a phase that is None has the value of the run, which is also compared.
+        is_inherited = path.startswith("phases.") and value is None
+        if value != expected_value and not is_inherited:
             differences.append(
                 Difference(path=path, category=leaf.category, value=value, reference=expected_value)
             )

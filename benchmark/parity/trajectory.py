@@ -30,7 +30,8 @@ from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.train.optim.adam import OptimizerConfig
 from openfold_opt.train.optim.lr_schedule import ScheduleConfig, learning_rate
 from openfold_opt.train.optim.weight_average import WeightAverageConfig
-from openfold_opt.train.step import MicroBatch, StepConfig, StepMetrics, TrainStep
+from openfold_opt.train.step import MicroBatch, StepConfig, TrainStep
+from openfold_opt.train.step_result import StepMetrics
 
 SCHEDULE = ScheduleConfig(warmup_steps=3)
 """Schedule of the stored trajectory: learning rate 1e-5 to 1e-3 in the warm-up."""

@@ -196,8 +196,10 @@ def step_collectives(
     bucket = config.parallel.gradient_bucket_bytes
     # A rank sends 2 (n - 1) / n of the buffer in a ring all-reduce. All buckets count as full.
     ring_factor = 2 * (dap_size - 1) / dap_size
-    launched[("gradients", ALL_REDUCE, int(ring_factor * min(bucket, gradient_bytes)))] = max(
-        1, math.ceil(gradient_bytes / bucket)
+    # To clip each sample, its gradient is all-reduced over the DAP group before the others are.
+    num_reductions = 2 if config.optimizer.clip_per == "sample" else 1
+    launched[("gradients", ALL_REDUCE, int(ring_factor * min(bucket, gradient_bytes)))] = (
+        num_reductions * max(1, math.ceil(gradient_bytes / bucket))
     )
     return dict(launched)
 

@@ -16,7 +16,12 @@ PROBE = "benchmark.preflight.capture_probe"
 
 
 def check_capture(
-    config: RunConfig, preset: str, *, num_gpus: int, timeout_seconds: float
+    config: RunConfig,
+    preset: str,
+    *,
+    num_gpus: int,
+    timeout_seconds: float,
+    phase: str | None = None,
 ) -> Finding:
     """Capture a small training step with the kernels and the precision of a preset on a GPU.
 
@@ -25,6 +30,7 @@ def check_capture(
         preset: name of the preset.
         num_gpus: number of GPUs of this process. Without a GPU the check is skipped with a note.
         timeout_seconds: limit of the subprocess, which mostly compiles kernels.
+        phase: name or number of the phase of `config`; None: the first one, or the run has none.
     """
     if not config.cuda_graphs:
         text = "not tried: the preset has cuda_graphs=False"
@@ -33,6 +39,7 @@ def check_capture(
         text = "capture not tried: this node has no GPU"
         return Finding(state=NOTE, subject=CHECK, text=text)
     command = [sys.executable, "-m", PROBE, preset, str(config.accumulation)]
+    command += [] if phase is None else [phase]
     try:
         finished = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=timeout_seconds

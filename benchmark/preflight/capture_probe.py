@@ -1,6 +1,6 @@
 """Capture and replay a small training step on a GPU.
 
-    python -m benchmark.preflight.capture_probe PRESET [ACCUMULATION]
+    python -m benchmark.preflight.capture_probe PRESET [ACCUMULATION [PHASE]]
 
 Kernels, precision and widths are those of the preset, with one block per stack and little data, on
 one GPU. The exit code is 1, with a message on stderr, if a capture fails or if the loss of a
@@ -22,6 +22,7 @@ from openfold_opt.train.config import RunConfig
 from openfold_opt.train.graphs.recorder import CudaRecorder, Recorder
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.optim.lr_schedule import learning_rate
+from openfold_opt.train.phases import find_phase
 from openfold_opt.train.precision import matmul_precision
 from openfold_opt.train.step import TrainStep
 from openfold_opt.train.warm_up import synthetic_micro_batch
@@ -109,7 +110,8 @@ def _new_step(config: RunConfig, device: torch.device) -> TrainStep:
 
 def main() -> int:
     """Probe the preset of the command line. Return the exit code."""
-    config = build_preset(sys.argv[1])
+    phase = sys.argv[3] if len(sys.argv) > 3 else "1"
+    config = find_phase(build_preset(sys.argv[1]), phase).config
     if len(sys.argv) > 2:
         config = dataclasses.replace(config, accumulation=int(sys.argv[2]))
     config = small_config(config)

@@ -36,6 +36,7 @@ from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
 from openfold_opt.train.build_run import resolve_device
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.global_batch import check_global_batch
+from openfold_opt.train.phases import find_phase, phases_of
 
 MAX_NAMED_HOSTS = 8
 """Largest number of hosts to name in a line of output."""
@@ -69,6 +70,12 @@ def add_parser(subparsers) -> None:
         help="directory in which the runs will write",
     )
     parser.add_argument("--init-checkpoint", type=Path, metavar="F", help="weights to start from")
+    parser.add_argument(
+        "--phase",
+        metavar="NAME",
+        help="check the ranks for this phase of a preset with phases, by its name or number "
+        "(default: for all phases)",
+    )
     _add_requirements(parser)
 
 
@@ -122,6 +129,8 @@ def run(args: argparse.Namespace) -> int:
     """Make the checks; called on every rank, and the first one prints. Return the exit code."""
     config = fit_preset(args.preset, build_preset(args.preset), args.data_dir)
     try:
+        if args.phase is not None:
+            config = find_phase(config, args.phase).config
         launch = read_launch_info()
         rendezvous = Rendezvous(launch, timeout_seconds=args.timeout_seconds)
     except ValueError as error:
@@ -163,13 +172,22 @@ def _node_findings(
         check_output(args.output_dir),
         check_accelerators(accelerators, expected, device=config.device),
     ]
-    num_gpus, limit = len(accelerators.names), args.timeout_seconds
+    # Without --phase, the graphs of the first phase are tried.
+    first = phases_of(config)[0].config
     try:
-        fitted = check_global_batch(config, launch.world_size)
+        fitted = check_global_batch(first, launch.world_size)
     except ValueError:
         # check_ranks reports this error.
-        fitted = config
-    findings.append(check_capture(fitted, args.preset, num_gpus=num_gpus, timeout_seconds=limit))
+        fitted = first
+    findings.append(
+        check_capture(
+            fitted,
+            args.preset,
+            phase=args.phase,
+            num_gpus=len(accelerators.names),
+            timeout_seconds=args.timeout_seconds,
+        )
+    )
     return findings
 
 

@@ -17,6 +17,7 @@ from openfold_opt.train.config import RunConfig
 from openfold_opt.train.dataset_split import count_chains, validate_counts
 from openfold_opt.train.distillation_set import check_distillation, open_distillation
 from openfold_opt.train.global_batch import check_global_batch
+from openfold_opt.train.phases import phases_of
 
 BYTES_PER_PARAMETER = 16
 """Bytes of a checkpoint per parameter: float32 weights, two moments, running average."""
@@ -25,16 +26,32 @@ LOG_BYTES_PER_RUN = 64 * 2**20
 
 
 def check_ranks(config: RunConfig, num_ranks: int) -> Finding:
-    """Check that the preset can use this number of ranks, and report the global batch size."""
-    try:
-        fitted = check_global_batch(config, num_ranks)
-        num_training = count_training_ranks(config.parallel, num_ranks)
-    except ValueError as error:
-        return Finding(
-            state=FAIL,
-            subject="ranks",
-            text=f"{error}; or choose a preset made for {num_ranks} ranks",
-        )
+    """Check that the preset can use this number of ranks, and report the global batch size.
+
+    All phases of a run with several phases are checked.
+    """
+    texts = []
+    for phase in phases_of(config):
+        name = f"{phase.title}: " if phase.count > 1 else ""
+        try:
+            texts.append(name + describe_ranks(phase.config, num_ranks))
+        except ValueError as error:
+            return Finding(
+                state=FAIL,
+                subject="ranks",
+                text=f"{name}{error}; or choose a preset made for {num_ranks} ranks",
+            )
+    text = f"{num_ranks} = {'; '.join(texts)}; {preset_division(config)} division"
+    return Finding(state=PASS, subject="ranks", text=text)
+
+
+def describe_ranks(config: RunConfig, num_ranks: int) -> str:
+    """Return how a configuration without phases uses the ranks, with its global batch.
+
+    Raises ValueError if it cannot use them.
+    """
+    fitted = check_global_batch(config, num_ranks)
+    num_training = count_training_ranks(config.parallel, num_ranks)
     data, parallel = num_training // config.parallel.dap_size, config.parallel
     batch = data * fitted.local_batch_size * fitted.accumulation
     derived = (
@@ -42,12 +59,10 @@ def check_ranks(config: RunConfig, num_ranks: int) -> Finding:
         if fitted.accumulation != config.accumulation
         else ""
     )
-    text = (
-        f"{num_ranks} = {data} x dap {parallel.dap_size} to train, "
-        f"{parallel.num_evaluation_ranks} to evaluate; global batch {batch}{derived}; "
-        f"{preset_division(config)} division"
+    return (
+        f"{data} x dap {parallel.dap_size} to train, "
+        f"{parallel.num_evaluation_ranks} to evaluate; global batch {batch}{derived}"
     )
-    return Finding(state=PASS, subject="ranks", text=text)
 
 
 def check_data(

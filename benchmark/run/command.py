@@ -34,6 +34,7 @@ from benchmark.run.run_record import RunRecord
 from benchmark.run.settings import add_set_option
 from benchmark.run.signals import Terminated, stopping_by_signal
 from benchmark.run.summary import SummaryObserver
+from benchmark.run.tensorboard import TensorBoardObserver, check_tensorboard
 from openfold_opt.loader.retry_policy import LoaderError
 from openfold_opt.parallel.heartbeat import LOST_RANK_EXIT_CODE, LostRankError
 from openfold_opt.parallel.launch import LaunchInfo, read_launch_info
@@ -106,6 +107,12 @@ def add_parser(subparsers) -> None:
         help="of a preset with several phases, train only this one, by its name or number; the "
         "next one may then run on other ranks (default: all phases that are not complete)",
     )
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write event files for TensorBoard in the folder tensorboard of the output directory; "
+        "needs the extra tensorboard",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -175,6 +182,8 @@ def _run_rank_0(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
             )
             broadcast_decision(launch, Decision(is_complete=True), timeout_seconds=timeout_seconds)
             return 0
+        if request.tensorboard:
+            check_tensorboard()
         directory = open_output_directory(request)
         cache_cleared = _clear_cache_of_rank_0(directory, request)
     except (BenchmarkError, ValueError, OSError) as error:
@@ -199,12 +208,6 @@ def _run_rank_0(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
             clock=clock,
             settings=request.settings,
         )
-        summary = SummaryObserver(
-            directory.path,
-            target_lddt_ca=final_score(request.config),
-            continued=directory.continued,
-        )
-        console = ConsoleObserver(log_every_steps=request.config.log_every_steps)
         changed = f", set {' '.join(request.settings)}" if request.settings else ""
         print(
             f"run: preset {request.preset}{changed} ({division} division), "
@@ -214,8 +217,7 @@ def _run_rank_0(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
         if request.distillation_dir is not None:
             probability = request.config.selection.distillation_probability
             print(f"distillation set {request.distillation_dir}: {probability:.0%} of the samples")
-        next_steps = NextStepsObserver(directory.path, directory.log_path)
-        observer = CompositeObserver(log, record, summary, console, next_steps)
+        observer = CompositeObserver(log, record, *_observers(request, directory))
         try:
             return _train(
                 request, launch, seed=directory.seed, observer=observer, stop_request=stop_request
@@ -231,6 +233,23 @@ def _run_rank_0(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
         return _report_stop(error)
     finally:
         directory.close()
+
+
+def _observers(request: RunRequest, directory: OutputDirectory) -> list[RunObserver]:
+    """Return the observers that follow the log and the record of a run, in their order."""
+    observers: list[RunObserver] = [
+        SummaryObserver(
+            directory.path,
+            target_lddt_ca=final_score(request.config),
+            continued=directory.continued,
+        )
+    ]
+    if request.tensorboard:
+        observers.append(TensorBoardObserver(directory.path, continued=directory.continued))
+    observers.append(ConsoleObserver(log_every_steps=request.config.log_every_steps))
+    # It lists the files that the others have written.
+    observers.append(NextStepsObserver(directory.path, directory.log_path))
+    return observers
 
 
 def _clear_cache_of_rank_0(directory: OutputDirectory, request: RunRequest) -> bool:

@@ -147,11 +147,12 @@ def _load_evaluator(output_dir: Path, config: RunConfig) -> Evaluator:
     found = store.load_newest(warn=lambda message: print(f"warning: {message}"))
     if found is None:
         raise CheckpointError(f"{store.folder} has no checkpoint; expected that of a finished run")
-    snapshot, _ = found
     torch.set_num_threads(config.torch_threads or torch.get_num_threads())
     device = torch.device("cpu")
     model = build_model(config, seed=0, device=device)
-    return Evaluator(model, snapshot.views("average"), plan=build_evaluation_plan(config, device))
+    return Evaluator(
+        model, found.snapshot.views("average"), plan=build_evaluation_plan(config, device)
+    )
 
 
 def shuffle_residues(features: Mapping[str, Tensor], *, seed: int) -> dict[str, Tensor]:

@@ -11,13 +11,14 @@ from benchmark.run.signals import Terminated
 from benchmark.run.state_file import Failure
 from openfold_opt.loader.retry_policy import LoaderError
 from openfold_opt.parallel.heartbeat import LostRankError
-from openfold_opt.train.errors import NonFiniteError, SetupError
+from openfold_opt.train.errors import NonFiniteError, PhaseConditionError, SetupError
 
 # Kinds of failures in run.json.
 NOT_FINITE = "not finite"
 FULL_DISK = "full disk"
 LOST_RANK = "lost rank"
 SIGNAL = "signal"
+CONDITION = "condition"  # A phase did not reach the score that it requires.
 REFUSED = "refused"  # The run could not start with these options, data or machines.
 OTHER = "other"
 
@@ -61,6 +62,8 @@ def failure_kind(error: BaseException) -> str:
         return NOT_FINITE
     if isinstance(error, LostRankError):
         return LOST_RANK
+    if isinstance(error, PhaseConditionError):
+        return CONDITION
     if isinstance(error, Terminated | KeyboardInterrupt):
         return SIGNAL
     if is_full_disk(error):

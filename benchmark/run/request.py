@@ -41,6 +41,8 @@ class RunRequest:
     submitter: Submitter
     phase: str | None
     """Name of the only phase to train; None: all that are not complete."""
+    tensorboard: bool = False
+    """Whether to write event files for TensorBoard."""
 
 
 def check_request(args: argparse.Namespace) -> RunRequest:
@@ -74,6 +76,7 @@ def check_request(args: argparse.Namespace) -> RunRequest:
         seed=args.seed,
         submitter=read_submitter(),
         phase=None if args.phase is None else find_phase(config, args.phase).name,
+        tensorboard=args.tensorboard,
     )
 
 
@@ -127,4 +130,6 @@ def continuing_command(request: RunRequest) -> str:
     if request.init_checkpoint is not None:
         words += ["--init-checkpoint", str(request.init_checkpoint.resolve())]
         words += ["--init-weights", request.init_weights]
+    if request.tensorboard:
+        words.append("--tensorboard")
     return shlex.join(words)

@@ -75,6 +75,7 @@ def apply_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
 
 
 def _replaced(config: Any, values: Mapping[str, object]) -> Any:
+    """Return a dataclass, or a tuple of dataclasses, with the fields at some paths replaced."""
     changes: dict[str, object] = {}
     inner: dict[str, dict[str, object]] = {}
     for path, value in values.items():
@@ -83,6 +84,11 @@ def _replaced(config: Any, values: Mapping[str, object]) -> Any:
             inner.setdefault(name, {})[rest] = value
         else:
             changes[name] = value
+    if isinstance(config, tuple):
+        return tuple(
+            _replaced(part, inner[str(index)]) if str(index) in inner else part
+            for index, part in enumerate(config)
+        )
     changes |= {name: _replaced(getattr(config, name), items) for name, items in inner.items()}
     return dataclasses.replace(config, **changes)
 
@@ -100,7 +106,7 @@ def _type_of(config: RunConfig, path: str) -> Any:
     *outer, name = path.split(".")
     owner: Any = config
     for outer_name in outer:
-        owner = getattr(owner, outer_name)
+        owner = owner[int(outer_name)] if isinstance(owner, tuple) else getattr(owner, outer_name)
     return typing.get_type_hints(type(owner))[name]
 
 

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from benchmark.command_line import BenchmarkError
-from benchmark.run.failure import FULL_DISK, LOST_RANK, NOT_FINITE, REFUSED, SIGNAL
+from benchmark.run.failure import CONDITION, FULL_DISK, LOST_RANK, NOT_FINITE, REFUSED, SIGNAL
+from benchmark.run.job_chain import JobChain, chain_lines, has_job, is_chain, read_chain, read_queue
+from benchmark.run.phase_record import config_files
+from benchmark.run.progress import (
+    RunPlan,
+    describe_condition,
+    describe_phase,
+    describe_step,
+    describe_time_left,
+)
 from benchmark.run.state_file import STATE_FILE, Failure, RunState, read_state
 from benchmark.run.summary import STEPS_FILE, read_evaluations
 from openfold_opt.protein.directory_lock import lock_holder
@@ -20,40 +27,16 @@ from openfold_opt.train.observer import EvaluationReport, StepReport
 
 TAIL_BYTES = 128 * 1024
 """Number of bytes that are read at the end of steps.jsonl: more than a hundred steps."""
-RECENT_STEPS = 50
-"""Number of steps whose mean duration predicts the time left."""
 NUM_SCORES = 3
 CHECKPOINT_PATTERN = "checkpoints/step_" + "[0-9]" * 8
 FAILURES = {
     NOT_FINITE: "not finite: a loss, a gradient or a score is NaN or infinite",
     FULL_DISK: "full disk: a file could not be written",
     LOST_RANK: "lost rank: another rank died, failed or hung",
+    CONDITION: "condition failed: a phase did not reach the lDDT-Ca that it requires",
     SIGNAL: "interrupted: a signal ended the run at once",
     REFUSED: "refused: the run could not start with these options, data or machines",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunPlan:
-    """What config.json says about the length of a run."""
-
-    num_ranks: int
-    max_steps: int
-    evaluate_every_steps: int
-    num_evaluation_ranks: int
-    target_lddt_ca: float
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> RunPlan:
-        """Read the content of config.json. Raises KeyError or TypeError if it has other fields."""
-        config = content["config"]
-        return cls(
-            num_ranks=content.get("number_of_ranks", 1),
-            max_steps=config["max_steps"],
-            evaluate_every_steps=config["evaluation"]["every_steps"],
-            num_evaluation_ranks=config["parallel"]["num_evaluation_ranks"],
-            target_lddt_ca=config["evaluation"]["target_lddt_ca"],
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,15 +67,24 @@ def add_parser(subparsers) -> None:
         help="progress of a run, or why it stopped",
         description="Print in one line whether a run is alive, has ended or was killed, and why; "
         "then its last step, last scores, error, and the time left or the command that continues "
-        "it. Exit code: 0 if the directory could be read, 2 if not.",
+        "it. For the directory of slurm/full_training.sh, it also prints the jobs of all phases. "
+        "Exit code: 0 if the directory could be read, 2 if not.",
     )
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="output directory of a run")
+    parser.add_argument(
+        "run_dir",
+        type=Path,
+        metavar="RUN_DIR",
+        help="output directory of a run, or directory of slurm/full_training.sh",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the status."""
     try:
-        lines = status_lines(read_status(args.run_dir))
+        if is_chain(args.run_dir):
+            lines = status_of_chain(read_chain(args.run_dir))
+        else:
+            lines = status_lines(read_status(args.run_dir))
     except (KeyError, TypeError, AttributeError) as error:
         raise BenchmarkError(
             f"{args.run_dir} cannot be read ({type(error).__name__}: {error}); expected the files "
@@ -115,8 +107,7 @@ def read_status(folder: Path) -> RunStatus:
         if lock_holder_name is None:
             # The run may have ended after run.json was read and before the lock was.
             state = read_state(folder) or state
-        # A continued run adds config_continued_<n>.json; the newest one counts.
-        configs = sorted(folder.glob("config*.json"), key=lambda path: path.stat().st_mtime)
+        configs = config_files(folder)
         checkpoints = sorted(folder.glob(CHECKPOINT_PATTERN))
         return RunStatus(
             state=state,
@@ -152,44 +143,72 @@ def _last_steps(path: Path) -> list[StepReport]:
     return records
 
 
-def status_lines(status: RunStatus) -> list[str]:
-    """Return the outcome, then a line for each detail that is known."""
-    target = None if status.plan is None else status.plan.target_lddt_ca
+def status_of_chain(chain: JobChain) -> list[str]:
+    """Return the outcome of the run, a line for each phase and its job, then the details."""
+    queue = read_queue([phase.job for phase in chain.phases if phase.job is not None])
+    status = read_status(chain.run_dir) if chain.has_started else None
+    is_alive = status is not None and status.lock_holder_name is not None
+    phases = chain_lines(chain, queue, status and status.state, is_alive=is_alive)
+    if status is None:
+        details = [] if has_job(queue) else [f"{'continue':<13}{chain.command}"]
+        return ["not started: no job has started the run", *phases, *details]
+    # A job in the queue continues the run.
+    command = "" if has_job(queue) or status.state.status == "finished" else chain.command
+    first, *details = status_lines(status, command=command)
+    return [first, *phases, *details]
+
+
+def status_lines(status: RunStatus, *, command: str | None = None) -> list[str]:
+    """Return the outcome, then a line for each detail that is known.
+
+    command: the command that continues the run; None: that of the run itself.
+    """
+    target = None if status.plan is None else status.plan.final_lddt_ca
     scores = [
         f"{evaluation.lddt_ca:.4f} after step {evaluation.step}"
         for evaluation in reversed(status.evaluations[-NUM_SCORES:])
     ]
+    plan, step = status.plan, status.last_step
+    is_alive = status.lock_holder_name is not None
+    left = describe_time_left(plan, status.steps, status.evaluations, includes_run=True)
     details = {
-        "last step": _progress(status),
+        "last step": describe_step(step, plan),
+        "phase": describe_phase(step, plan),
+        "condition": describe_condition(plan, status.evaluations),
         "last scores": f"lDDT-Ca {', '.join(scores)} (target {target})" if scores else "none",
         "checkpoint": status.checkpoint or "none",
         "error": _error(status.state.error),
-        "time left": _time_left(status) if status.lock_holder_name is not None else None,
-        "continue": _continue(status) if status.lock_holder_name is None else None,
+        "time left": left if is_alive else None,
+        "continue": None if is_alive else (_continue(status) if command is None else command),
     }
     return [outcome(status), *(f"{name:<13}{text}" for name, text in details.items() if text)]
 
 
 def outcome(status: RunStatus) -> str:
     """Return the outcome or the progress of a run in one line."""
-    state, step = status.state, _progress(status)
+    state, plan = status.state, status.plan
+    phase = None if plan is None else plan.phase
+    step = f"{status.last_step} of {'unknown' if plan is None else plan.last_step}"
     if status.lock_holder_name is not None:
-        left = _time_left(status)
-        return f"running: step {step} ({status.lock_holder_name})" + (f", {left}" if left else "")
+        left = describe_time_left(plan, status.steps, status.evaluations)
+        in_phase = "" if phase is None else f"phase {phase.title}, "
+        shown = describe_step(status.last_step, plan)
+        text = f"running: {in_phase}step {shown}, {status.lock_holder_name}"
+        return text + (f", {left}" if left else "")
+    score = f", lDDT-Ca {status.evaluations[-1].lddt_ca:.4f}" if status.evaluations else ""
     if state.status == "finished":
-        score = f", lDDT-Ca {status.evaluations[-1].lddt_ca:.4f}" if status.evaluations else ""
-        if state.outcome == "success":
-            return f"success: target reached after step {step}{score}"
-        return f"target not reached: out of steps after step {step}{score}"
+        if state.outcome != "success":
+            return f"target not reached: out of steps after step {step}{score}"
+        reached = "target reached" if phase is None else "the last phase ended"
+        return f"success: {reached} after step {step}{score}"
+    if state.status == "phase complete":
+        title = "" if phase is None else f"{phase.title} ended "
+        return f"phase complete: {title}after step {step}{score}"
     if state.status == "preempted":
         return f"preempted: stopped by a signal after step {step}, with a checkpoint"
     if state.status == "failed":
         return _describe(state.error)
     return f"killed: the process ended without recording why, after step {step}"
-
-
-def _progress(status: RunStatus) -> str:
-    return f"{status.last_step} of {'unknown' if status.plan is None else status.plan.max_steps}"
 
 
 def _describe(error: Failure | None) -> str:
@@ -225,28 +244,28 @@ def _without_tracebacks(message: str) -> str:
     return "\n".join(lines)
 
 
-def _time_left(status: RunStatus) -> str | None:
-    """Return the time to the last step at the speed of the recent steps, with evaluations."""
-    plan = status.plan
-    if not status.steps or plan is None:
-        return None
-    recent = [step.step_time_seconds for step in status.steps[-RECENT_STEPS:]]
-    per_step = math.fsum(recent) / len(recent)
-    if status.evaluations and plan.num_evaluation_ranks == 0:
-        per_step += status.evaluations[-1].seconds / plan.evaluate_every_steps
-    seconds = max(0, plan.max_steps - status.last_step) * per_step
-    left = timedelta(seconds=round(seconds))
-    return f"at most {left} to step {plan.max_steps} ({per_step:.3g} s per step)"
-
-
 def _continue(status: RunStatus) -> str | None:
     """Return the command that continues the run, or, without a checkpoint, starts it again."""
     command = status.state.command
     if command is None:
         return None
+    plan = status.plan
+    if status.state.status == "phase complete" and plan is not None and plan.next_phase is not None:
+        ranks = " (on the ranks of that phase)" if plan.num_ranks > 1 else ""
+        return with_phase(command, plan.next_phase.name) + ranks
     num_ranks = 1 if status.plan is None else status.plan.num_ranks
     ranks = (
         f" (on {num_ranks} ranks, with the launcher of the first start)" if num_ranks > 1 else ""
     )
     again = "" if status.state.resumable else " (starts again: there is no checkpoint)"
     return command + ranks + again
+
+
+def with_phase(command: str, name: str) -> str:
+    """Return the command line of a run with the option `--phase` for another phase."""
+    words = shlex.split(command)
+    if "--phase" in words:
+        words[words.index("--phase") + 1] = name
+    else:
+        words += ["--phase", name]
+    return shlex.join(words)

@@ -1,7 +1,8 @@
-"""Readable results of a run: steps and evaluations as JSON lines, a summary, and the curve.
+"""Readable results of a run: steps and evaluations as JSON lines, a summary, and the curves.
 
-Files in the output directory: steps.jsonl, evaluations.jsonl, summary.txt, evaluation_curve.png. A
-resumed run appends to the first two, so that the curve is that of the whole run.
+Files in the output directory: steps.jsonl, evaluations.jsonl, summary.txt, loss_curve.png and
+evaluation_curve.png. A resumed run appends to the first two, so that the curves are those of the
+whole run.
 """
 
 from __future__ import annotations
@@ -14,20 +15,35 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.replace_file import replace_text
+from benchmark.run.curves import (
+    EVALUATION_CURVE,
+    LOSS_CURVE,
+    draw_evaluations,
+    draw_losses,
+    read_losses,
+)
+from benchmark.run.phase_record import read_phase_records
 from openfold_opt.train.evaluation.evaluator import ChainScore
-from openfold_opt.train.observer import EvaluationReport, NullObserver, RunSummary, StepReport
+from openfold_opt.train.observer import (
+    EvaluationReport,
+    NullObserver,
+    PhaseReport,
+    RunSummary,
+    StepReport,
+)
+from openfold_opt.train.phase_goal import PHASE_COMPLETE, SUCCESS
 
 STEPS_FILE = "steps.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"
 SUMMARY_FILE = "summary.txt"
-CURVE_FILE = "evaluation_curve.png"
 BAR_WIDTH = 50
+OUTCOMES = {SUCCESS: "target reached", PHASE_COMPLETE: "phase complete, another one follows"}
 SAMPLES_KEY = "epoch_num"
 """Key of samples_at_end in evaluations.jsonl, as in the MLPerf log."""
 
 
 class SummaryObserver(NullObserver):
-    """Writes the four files.
+    """Writes the five files.
 
     Args:
         folder: the output directory.
@@ -55,14 +71,33 @@ class SummaryObserver(NullObserver):
         line = {names.get(name, name): value for name, value in asdict(report).items()}
         _append(self._folder / EVALUATIONS_FILE, line)
 
+    def phase_stop(self, report: PhaseReport) -> None:
+        """Draw the curves, except after the last phase, which run_end follows."""
+        if report.number < report.count:
+            self._draw(read_evaluations(self._folder))
+
     def run_end(self, summary: RunSummary) -> None:
-        """Write and print the summary, and draw the curve."""
+        """Write and print the summary, and draw the curves."""
         evaluations = read_evaluations(self._folder)
         text = format_summary(summary, evaluations, target_lddt_ca=self._target)
         replace_text(self._folder / SUMMARY_FILE, text)
         print(text, flush=True)
+        self._draw(evaluations)
+
+    def _draw(self, evaluations: Sequence[EvaluationReport]) -> None:
+        """Draw the curves, if there is anything to draw."""
+        phases = read_phase_records(self._folder)
+        losses = read_losses(self._folder / STEPS_FILE)
+        if len(losses.steps):
+            draw_losses(losses, self._folder / LOSS_CURVE, phases=phases)
         if evaluations:
-            draw_curve(evaluations, self._folder / CURVE_FILE, target_lddt_ca=self._target)
+            draw_evaluations(
+                evaluations,
+                self._folder / EVALUATION_CURVE,
+                target_lddt_ca=self._target,
+                phases=phases,
+                curve=losses,
+            )
 
 
 def read_evaluations(folder: Path) -> list[EvaluationReport]:
@@ -89,7 +124,7 @@ def format_summary(
     summary: RunSummary, evaluations: Sequence[EvaluationReport], *, target_lddt_ca: float
 ) -> str:
     """Return outcome, speed, waits, and the evaluation curve as bars, as text."""
-    outcome = "target reached" if summary.status == "success" else "target not reached"
+    outcome = OUTCOMES.get(summary.status, "target not reached")
     resumed = summary.resumed_from_step
     steps, samples, of_part = f"{summary.steps}", f"{summary.samples}", ""
     if resumed:
@@ -118,29 +153,6 @@ def format_summary(
     if evaluations:
         lines.append(f"{'':>27} {'':<{round(BAR_WIDTH * target_lddt_ca)}}^ {target_lddt_ca}")
     return "\n".join(lines) + "\n"
-
-
-def draw_curve(
-    evaluations: Sequence[EvaluationReport], path: Path, *, target_lddt_ca: float
-) -> None:
-    """Draw lDDT-Ca over samples as a PNG: the mean, the range over chains, and the target."""
-    # matplotlib takes half a second to import, and most processes draw nothing.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    samples = [evaluation.samples_at_end for evaluation in evaluations]
-    scores = [[chain.lddt_ca for chain in evaluation.chains] for evaluation in evaluations]
-    lowest = [min(values) for values in scores]
-    highest = [max(values) for values in scores]
-    axes.fill_between(samples, lowest, highest, alpha=0.2, label="range over chains")
-    axes.plot(samples, [evaluation.lddt_ca for evaluation in evaluations], marker="o", label="mean")
-    axes.axhline(target_lddt_ca, linestyle="--", color="black", label=f"target {target_lddt_ca}")
-    axes.set(xlabel="samples", ylabel="lDDT-Ca of the averaged weights", ylim=(0, 1))
-    axes.legend(loc="lower right")
-    figure.savefig(path)
 
 
 def _end_last_line(path: Path) -> None:

@@ -341,6 +341,12 @@ def _load_weights(
             "this preset starts from the checkpoint with the SHA-256 "
             f"{config.init_checkpoint_sha256}; pass its file with --init-checkpoint"
         )
+    if config.requires_init_checkpoint:
+        raise ValueError(
+            "this preset fine-tunes trained weights; pass a file of weights or the output "
+            "directory of a run with --init-checkpoint, or train from random weights with "
+            "--set requires_init_checkpoint=false"
+        )
     return LoadedWeights(progress=Progress(), init_checkpoint_sha256=None, resumed_from=None)
 
 

@@ -20,6 +20,7 @@ from openfold_opt.train.dataset_split import DataSelectionConfig
 from openfold_opt.train.evaluation.evaluator import EvaluationConfig
 from openfold_opt.train.optim.adam import OptimizerConfig
 from openfold_opt.train.optim.lr_schedule import ScheduleConfig
+from openfold_opt.train.optim.sample_clipping import check_one_sample
 from openfold_opt.train.optim.weight_average import WeightAverageConfig
 from openfold_opt.train.phase_config import PhaseConfig
 from openfold_opt.train.precision import Precision, check_precision
@@ -36,6 +37,8 @@ _BATCH_FIELDS = ("local_batch_size", "accumulation", "global_batch_size")
 _MATHEMATICAL = {"category": "mathematical"}
 _FREE = {"category": "free"}
 _IMPLEMENTATION = {"category": "implementation"}
+_PARTS = {"has_parts": True}
+"""Of a tuple of dataclasses, whose fields have categories of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +68,14 @@ class RunConfig:
     """
     max_steps: int = field(default=2000, metadata=_IMPLEMENTATION)
     """Optimizer steps after which the run ends, with a last evaluation, at the latest."""
-    phases: tuple[PhaseConfig, ...] = field(default=(), metadata=_IMPLEMENTATION)
+    phases: tuple[PhaseConfig, ...] = field(default=(), metadata=_PARTS)
     """Phases of the run, in order; empty: one, which ends at evaluation.target_lddt_ca."""
     use_dropout: bool = field(default=True, metadata=_MATHEMATICAL)
     """False: train without dropout, regardless of the dropout rates of the model."""
     init_checkpoint_sha256: str | None = field(default=None, metadata=_MATHEMATICAL)
     """Required SHA-256 of the initial weights; None: any file, or random weights."""
+    requires_init_checkpoint: bool = field(default=False, metadata=_MATHEMATICAL)
+    """Whether a new run is refused without initial weights, as in fine-tuning."""
     precision: Precision = field(default="tf32", metadata=_IMPLEMENTATION)
     """"fp32", "tf32" or "bf16".
 
@@ -120,6 +125,8 @@ class RunConfig:
                 "different lengths cannot form a batch; set local_batch_size=1 or "
                 "data.pad_to_crop=True"
             )
+        if self.optimizer.clip_per == "sample":
+            check_one_sample(self.local_batch_size)
         if self.cuda_graphs and not (
             self.warm_up and self.data.pad_to_crop and self.device == "cuda"
         ):
@@ -169,7 +176,7 @@ def config_fields(config: DataclassInstance, *, prefix: str = "") -> Iterator[Co
     class_category = getattr(type(config), "category", None)
     for item in dataclasses.fields(config):
         value, path = getattr(config, item.name), prefix + item.name
-        if isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
+        if item.metadata.get("has_parts"):
             for index, element in enumerate(value):
                 yield from config_fields(element, prefix=f"{path}.{index}.")
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -20,6 +20,9 @@ from openfold_opt.train.step import TrainStep
 
 INIT_WEIGHTS = ("average", "trained")
 """Weights in the checkpoint of a run: the running average, or the trained weights."""
+TM_HEAD = "auxiliary_heads.tm."
+"""Start of the names of the TM-score head, which weights of initial training do not have."""
+_HEAD_NOTE = "; the TM-score head is not in them and starts from the initial values of a new model"
 _SIZES = Setting(value="of this run", origin="run")
 
 
@@ -32,6 +35,9 @@ def initialize(
     note: Callable[[str], None],
 ) -> str:
     """Load initial weights from a file, or from the output directory of a run.
+
+    If the model has a TM-score head and the weights do not, the head keeps the initial values of
+    the run's seed, and the line says so.
 
     which: one of INIT_WEIGHTS, for the directory of a run. note: receives a line that describes the
     loaded weights. Returns the SHA-256 of the file, or of the checkpoint's description, which
@@ -47,7 +53,11 @@ def initialize(
     weights = initialize_from_file(train_step, path, expected_sha256=expected_sha256)
     has_moments = bool(float(train_step.optimizer.num_steps))
     adam = "with Adam's moments and step count" if has_moments else "Adam starts from zero"
-    note(f"initial weights: {_describe_size(train_step)} of the {weights.kind} {path}; {adam}")
+    head = _HEAD_NOTE if _missing_head(train_step, weights.state) else ""
+    note(
+        f"initial weights: {_describe_size(weights.state)} of the {weights.kind} {path}; {adam}"
+        f"{head}"
+    )
     return weights.sha256
 
 
@@ -87,17 +97,18 @@ def _initialize_from_run(
     _load(train_step, tensors, path=path)
     score = "" if snapshot.lddt_ca is None else f", lDDT-Ca {snapshot.lddt_ca:.4f}"
     name = "averaged" if which == "average" else which
+    head = _HEAD_NOTE if _missing_head(train_step, tensors) else ""
     note(
-        f"initial weights: {_describe_size(train_step)}, the {name} ones of {path} "
+        f"initial weights: {_describe_size(tensors)}, the {name} ones of {path} "
         f"(step {snapshot.step}{score}); Adam, learning rate schedule and running average start "
-        "from the beginning"
+        f"from the beginning{head}"
     )
     return sha256_of_file(path / DESCRIPTION)
 
 
-def _describe_size(train_step: TrainStep) -> str:
-    buffer = train_step.buffer
-    return f"{buffer.num_parameters:,} parameters in {len(buffer.names)} tensors"
+def _describe_size(tensors: Mapping[str, Tensor]) -> str:
+    num_parameters = sum(tensor.numel() for tensor in tensors.values())
+    return f"{num_parameters:,} parameters in {len(tensors)} tensors"
 
 
 def initialize_from_file(
@@ -109,7 +120,8 @@ def initialize_from_file(
     the state is also restored. The running average starts empty.
 
     Raises CheckpointError if the SHA-256 differs from the expected one, if the file has no weights
-    that can be read, or if tensors are missing, unexpected or have other shapes.
+    that can be read, or if tensors are missing, unexpected or have other shapes. Only the TM-score
+    head may be missing; the moments of Adam for it are then zero.
     """
     if not path.is_file():
         raise CheckpointError(
@@ -129,24 +141,55 @@ def initialize_from_file(
         raise CheckpointError(str(error)) from error
     _load(train_step, weights.state, path=path)
     if weights.optimizer_state is not None:
-        _restore_adam(train_step, weights.optimizer_state, path=path)
+        _restore_adam(
+            train_step,
+            weights.optimizer_state,
+            path=path,
+            without=_missing_head(train_step, weights.state),
+        )
     return weights
 
 
 def _load(train_step: TrainStep, tensors: Mapping[str, Tensor], *, path: Path) -> None:
+    buffer = train_step.buffer
+    head = {name: buffer.view(buffer.values, name) for name in _missing_head(train_step, tensors)}
+    _refuse_unused_head(train_step, tensors, path=path)
+    tensors = {**tensors, **head}
     try:
         check_weights(train_step.model, tensors, source=path.name)
     except WeightsError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    train_step.buffer.load(train_step.buffer.values, tensors)
-    train_step.buffer.refresh_compute_copy()
+    buffer.load(buffer.values, tensors)
+    buffer.refresh_compute_copy()
 
 
-def _restore_adam(train_step: TrainStep, state: object, *, path: Path) -> None:
+def _missing_head(train_step: TrainStep, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the TM-score head if the model has it and the weights have no part."""
+    if any(name.startswith(TM_HEAD) for name in tensors):
+        return []
+    return [name for name in train_step.buffer.names if name.startswith(TM_HEAD)]
+
+
+def _refuse_unused_head(
+    train_step: TrainStep, tensors: Mapping[str, Tensor], *, path: Path
+) -> None:
+    """Raise CheckpointError if the weights have a TM-score head and the model does not."""
+    extra = [name for name in tensors if name.startswith(TM_HEAD)]
+    if extra and not any(name.startswith(TM_HEAD) for name in train_step.buffer.names):
+        raise CheckpointError(
+            f"{path} has a TM-score head ({', '.join(extra)}), and the model of this preset has "
+            "none, so training would lose it; use a preset with the head, such as finetuning_ptm, "
+            "or --set model.auxiliary_heads.has_tm_score=true"
+        )
+
+
+def _restore_adam(
+    train_step: TrainStep, state: object, *, path: Path, without: Collection[str]
+) -> None:
     try:
         if not isinstance(state, dict):
             raise TypeError(f"it is a {type(state).__name__}")
-        train_step.optimizer.load_state_dict(state)
+        train_step.optimizer.load_state_dict(state, without=without)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise CheckpointError(
             f"{path}: optimizer_state_dict is not Adam's for this model "

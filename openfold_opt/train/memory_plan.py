@@ -49,31 +49,7 @@ def plan_recomputation(config: RunConfig, device: torch.device) -> int:
         return ALL_BLOCKS if config.recompute else 0
     kernels = resolve_auto(config.kernels, device)
     memory = StepMemory(config, kernels, has_graphs=config.cuda_graphs)
-    graphs = memory.graphs
-    free = memory.usable_bytes(free_memory_bytes(device))
-    num_blocks = config.model.evoformer_stack.num_blocks
-    # The sum is linear once all blocks of the shorter stacks are recomputed: each further
-    # Evoformer block saves the same number of bytes.
-    linear_from = min(
-        max(config.model.extra_msa_stack.num_blocks, config.model.template_pair_stack.num_blocks),
-        num_blocks,
-    )
-    for number in range(linear_from + 1):
-        if memory.needed(number) <= free:
-            return number
-    if memory.needed(num_blocks) > free:
-        largest = memory.largest_workspace
-        raise ValueError(
-            f"a step needs {memory.needed(num_blocks) / 2**30:.1f} GiB even if all blocks are "
-            f"recomputed, of which the {largest.implementation} kernel {largest.operation} "
-            f"({largest.where}) needs {largest.bytes / 2**30:.1f} GiB as workspace, but only "
-            f"{free / 2**30:.1f} GiB are free for it on {device}, after {graphs / 2**30:.1f} GiB "
-            "of CUDA graphs; reduce local_batch_size or the sizes of the data"
-        )
-    saved = memory.saved
-    block_bytes = (saved(linear_from) - saved(num_blocks)) / (num_blocks - linear_from)
-    excess = saved(linear_from) + memory.largest_workspace.bytes - free
-    return min(num_blocks, linear_from + math.ceil(excess / block_bytes))
+    return memory.fewest_recomputed_blocks(free_memory_bytes(device), where=str(device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +90,40 @@ class StepMemory:
             one_block = self.saved(0) - self.saved(1)
             bytes_saved = max(bytes_saved, self.saved(num_blocks) + one_block)
         return bytes_saved + self.largest_workspace.bytes
+
+    def fewest_recomputed_blocks(self, free_bytes: float, *, where: str) -> int:
+        """Return the smallest number of recomputed blocks with which a step fits.
+
+        free_bytes: free memory before the model is created. where: name of the device.
+
+        Raises ValueError if a step does not fit with all blocks recomputed.
+        """
+        free, model = self.usable_bytes(free_bytes), self._config.model
+        num_blocks = model.evoformer_stack.num_blocks
+        # The sum is linear once all blocks of the shorter stacks are recomputed: each further
+        # Evoformer block saves the same number of bytes.
+        linear_from = min(
+            max(model.extra_msa_stack.num_blocks, model.template_pair_stack.num_blocks),
+            num_blocks,
+        )
+        for number in range(linear_from + 1):
+            if self.needed(number) <= free:
+                return number
+        if self.needed(num_blocks) > free:
+            largest = self.largest_workspace
+            raise ValueError(
+                f"a step needs {self.needed(num_blocks) / 2**30:.1f} GiB even if all blocks are "
+                f"recomputed, of which the {largest.implementation} kernel {largest.operation} "
+                f"({largest.where}) needs {largest.bytes / 2**30:.1f} GiB as workspace, but only "
+                f"{free / 2**30:.1f} GiB are free for it on {where}, after "
+                f"{self.graphs / 2**30:.1f} GiB of CUDA graphs; reduce local_batch_size or the "
+                "sizes of the data"
+            )
+        block_bytes = (self.saved(linear_from) - self.saved(num_blocks)) / (
+            num_blocks - linear_from
+        )
+        excess = self.saved(linear_from) + self.largest_workspace.bytes - free
+        return min(num_blocks, linear_from + math.ceil(excess / block_bytes))
 
     @functools.cached_property
     def graphs(self) -> int:
@@ -204,4 +214,6 @@ def free_memory_bytes(device: torch.device) -> int:
 def state_bytes(config: RunConfig) -> int:
     """Return the bytes of parameters, gradients and the state of the optimizer."""
     model = meta_model(config.model, config.precision)
-    return _FLAT_TENSORS * 4 * sum(parameter.numel() for parameter in model.parameters())
+    # Clipping per sample has a sum of gradients in addition.
+    num_tensors = _FLAT_TENSORS + (config.optimizer.clip_per == "sample")
+    return num_tensors * 4 * sum(parameter.numel() for parameter in model.parameters())

@@ -96,7 +96,7 @@ class StepReport:
     terms: Mapping[str, float]
     """Unweighted loss terms by name."""
     gradient_norm: float
-    """Before clipping."""
+    """Before clipping; if samples are clipped separately, the mean of their norms."""
     learning_rate: float
     step_time_seconds: float
     """From the start of this step to the start of the next, including the data wait."""
@@ -131,7 +131,6 @@ class RunSummary:
     """Optimizer steps since the beginning of the run, including those before a resumption."""
     samples: int
     resumed_from_step: int
-    resumed_from_samples: int
     run_seconds: float
     """From run_start to run_stop."""
     training_seconds: float
@@ -139,6 +138,8 @@ class RunSummary:
     """Time that training waited for evaluations."""
     data_wait_seconds: float
     evaluations: tuple[EvaluationReport, ...] = field(default=())
+    resumed_from_samples: int = 0
+    """Samples that earlier processes trained on."""
     peak_memory_bytes: int = 0
     """Of the first rank: of its GPU, or of its process on a CPU."""
     num_eager_steps: int | None = None

@@ -12,7 +12,7 @@ from torch.distributed import Store
 from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.parallel.store import read_keys
 from openfold_opt.train.checkpoint.checkpoint_store import CheckpointStore, FoundCheckpoint
-from openfold_opt.train.errors import SetupError
+from openfold_opt.train.errors import CheckpointError, SetupError
 from openfold_opt.train.phases import Phase
 
 
@@ -31,6 +31,7 @@ def find_phase_start(
     phases: Sequence[Phase],
     checkpoints: CheckpointStore,
     *,
+    config_hash: str,
     launch: LaunchInfo,
     store: Store | None,
     number: int,
@@ -44,6 +45,7 @@ def find_phase_start(
     Args:
         phases: all phases of the run.
         checkpoints: those of the run.
+        config_hash: of the whole run.
         launch: this rank.
         store: the store of the run; None for a single process.
         number: of calls before this one.
@@ -59,7 +61,7 @@ def find_phase_start(
         try:
             checkpoints.remove_temporaries()
             newest = checkpoints.load_newest(warn=warn)
-            answer = _position(newest, num_phases=len(phases))
+            answer = _position(newest, num_phases=len(phases), config_hash=config_hash)
         except (ValueError, OSError) as error:
             answer = {"error": str(error)}
     if store is not None:
@@ -69,12 +71,25 @@ def find_phase_start(
     return PhaseStart(phase=phases[int(answer["index"])], newest=newest, step=int(answer["step"]))
 
 
-def _position(newest: FoundCheckpoint | None, *, num_phases: int) -> dict[str, int | str]:
+def _position(
+    newest: FoundCheckpoint | None, *, num_phases: int, config_hash: str
+) -> dict[str, int | str]:
+    """Return the index of the phase and the finished steps of a checkpoint.
+
+    Raises CheckpointError if it belongs to a run with other phases.
+    """
     if newest is None:
         return {"index": 0, "step": 0}
-    # A checkpoint of another configuration may have more phases. It is refused when it is restored.
-    index = newest.snapshot.facts.get("phase", {}).get("index", 0)
-    return {"index": min(index, num_phases - 1), "step": newest.snapshot.step}
+    facts, step = newest.snapshot.facts, newest.snapshot.step
+    index = facts.get("phase", {}).get("index", 0)
+    # Other differences are reported when the checkpoint is restored.
+    if max(index + 1, num_phases) > 1 and facts["config_hash"] != config_hash:
+        raise CheckpointError(
+            f"{newest.path} is of another preset or of one with other phases (config_hash "
+            f"{facts['config_hash']}, this run has {config_hash}); use the preset that wrote it, "
+            "or choose another output directory"
+        )
+    return {"index": index, "step": step}
 
 
 def _share(

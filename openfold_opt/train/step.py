@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -18,16 +19,18 @@ from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.parallel.gradients import GradientReducer
 from openfold_opt.train.optim.adam import Adam, OptimizerConfig
 from openfold_opt.train.optim.parameter_buffer import ParameterBuffer
+from openfold_opt.train.optim.sample_clipping import SampleClipping, check_one_sample
 from openfold_opt.train.optim.weight_average import WeightAverage, WeightAverageConfig
+from openfold_opt.train.step_result import STOP_FLAGS, HostCopy, StepResult
 
 NUM_EXTRAS = 32
 """Extra values at the end of the flat gradient buffer. They are all-reduced with the gradients.
 
-Their order is finiteness flag, loss, loss terms, unused values, stop flags.
+Their order is finiteness flag, loss, loss terms, unused values, mean norm of samples, stop flags.
 """
 
-STOP_FLAGS = ("phase over", "asked to stop")
-"""Flags that are all-reduced with the gradients, so that every rank sees them at the same step."""
+_SAMPLE_NORM = -len(STOP_FLAGS) - 1
+"""Position of the mean norm of samples in the extra values; unused unless samples are clipped."""
 
 LossFunction = Callable[[ModelOutputs, FeatureBatch], LossTerms]
 
@@ -55,73 +58,6 @@ class MicroBatch:
     """[batch] int64: indices of the samples in the global batch."""
     sample_ids: tuple[str, ...]
     """Chain and seed of each sample, for messages."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepMetrics:
-    """Metrics of a finished step on the host. Loss and terms are means over the global batch."""
-
-    step: int
-    num_recycling_iterations: int
-    learning_rate: float
-    is_applied: bool
-    """False: the loss or a gradient was not finite, and no weight changed."""
-    loss: float
-    gradient_norm: float
-    terms: dict[str, float]
-    stop_flags: tuple[str, ...]
-    """The STOP_FLAGS that any rank had raised before this step."""
-
-
-class HostCopy:
-    """An asynchronous copy of a small tensor to the host, after the work queued on the device."""
-
-    def __init__(self, x: Tensor) -> None:
-        self._event: torch.cuda.Event | None = None
-        self._values = x
-        if x.device.type == "cuda":
-            self._values = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
-            self._values.copy_(x, non_blocking=True)
-            self._event = torch.cuda.Event()
-            self._event.record()
-
-    def read(self) -> list[float]:
-        """Wait for the copy and return its values."""
-        if self._event is not None:
-            self._event.synchronize()
-        return self._values.tolist()
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class StepResult:
-    """A launched step, whose metrics are copied to the host asynchronously."""
-
-    step: int
-    num_recycling_iterations: int
-    learning_rate: float
-    term_names: tuple[str, ...]
-    packed: HostCopy
-    """is_applied, gradient norm, stop flags, loss, terms."""
-    local_terms: Tensor
-    """[samples of this rank, terms + 1] float32: unweighted terms, then their weighted sum."""
-    sample_ids: tuple[str, ...]
-    """Samples of this rank, in the order of local_terms."""
-
-    def read(self) -> StepMetrics:
-        """Wait until the step has finished on the device, and return its metrics."""
-        is_applied, norm, *flags_and_loss = self.packed.read()
-        stop_flags = flags_and_loss[: len(STOP_FLAGS)]
-        loss, *terms = flags_and_loss[len(STOP_FLAGS) :]
-        return StepMetrics(
-            step=self.step,
-            num_recycling_iterations=self.num_recycling_iterations,
-            learning_rate=self.learning_rate,
-            is_applied=bool(is_applied),
-            loss=loss,
-            gradient_norm=norm,
-            terms=dict(zip(self.term_names, terms, strict=True)),
-            stop_flags=tuple(name for name, value in zip(STOP_FLAGS, stop_flags) if value > 0.0),
-        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -181,24 +117,36 @@ class TrainStep:
         self._loss = loss
         self._plan = plan
         self.config = config
+        context = context if context is not None else ParallelContext.alone()
+        optimizer = config.optimizer
+        self._clipping: SampleClipping | None = None
+        if optimizer.clip_per == "sample":
+            self._clipping = SampleClipping(
+                self.buffer,
+                context.dap,
+                max_norm=optimizer.clip_norm,
+                accumulation=config.accumulation,
+                bucket_bytes=config.gradient_bucket_bytes,
+            )
         parameters = dict(model.named_parameters())
         self._reducer = GradientReducer(
             self.buffer.gradients,
             self.buffer.offsets(model),
-            (context if context is not None else ParallelContext.alone()).training_ranks,
+            context.training_ranks,
             bucket_bytes=config.gradient_bucket_bytes,
-            overlaps=config.overlap,
+            # A gradient that is clipped is complete only after the backward pass.
+            overlaps=config.overlap and self._clipping is None,
             collect=self.buffer.add_low_precision_gradients,
             without_gradient=[parameters[name] for name in without_gradient],
         )
         self.dropout_seed = dropout_seed
         self._stop_flags = torch.zeros(len(STOP_FLAGS), device=self.buffer.values.device)
-        optimizer = config.optimizer
         self._constants = WeightUpdateConstants(
             beta_1=optimizer.beta_1,
             beta_2=optimizer.beta_2,
             epsilon=optimizer.epsilon,
-            max_norm=optimizer.clip_norm,
+            # The mean of clipped gradients is not clipped again.
+            max_norm=optimizer.clip_norm if self._clipping is None else math.inf,
             decay_rate=config.weight_average.decay_rate,
         )
 
@@ -247,7 +195,7 @@ class TrainStep:
 
         If the numbers are tensors, nothing is copied between host and device, either.
         """
-        self.buffer.zero_gradients()
+        self.zero_gradients()
         rows: list[Tensor] = []
         names: tuple[str, ...] = ()
         for batch in micro_batches:
@@ -260,6 +208,12 @@ class TrainStep:
         self.check_num_micro_batches(len(rows), step=numbers.step)
         packed = self.update(numbers.learning_rate, num_terms=len(names))
         return StepTensors(packed=packed, local_terms=torch.cat(rows), term_names=names)
+
+    def zero_gradients(self) -> None:
+        """Clear gradients and extra values before the first micro-batch of a step."""
+        self.buffer.zero_gradients()
+        if self._clipping is not None:
+            self._clipping.zero_sum()
 
     def check_num_micro_batches(self, found: int, *, step: int | Tensor) -> None:
         """Raise ValueError if a step got another number of micro-batches than configured."""
@@ -300,6 +254,8 @@ class TrainStep:
         is_last: whether this is the last micro-batch of the step. Gradients are then averaged
         during the backward pass.
         """
+        if self._clipping is not None:
+            check_one_sample(len(batch.slots))
         dropout = None
         if numbers.dropout_seed is not None:
             dropout = DropoutState(seed=numbers.dropout_seed, step=numbers.step, slots=batch.slots)
@@ -312,6 +268,10 @@ class TrainStep:
         # The features of the last iteration follow those of the recycling iterations.
         terms = self._loss(outputs, batch.features.at_pass(num_recycling_iterations))
         self._add_extras(terms)
+        if self._clipping is not None:
+            terms.loss.backward()
+            self._add_sample_norm(self._clipping.clip_sample())
+            return terms
         if is_last:
             self._reducer.prepare_for_backward()
         (terms.loss / self.config.accumulation).backward()
@@ -327,8 +287,8 @@ class TrainStep:
         ranks is NaN if the flag of any rank is.
         """
         extras = self.buffer.gradients[self.buffer.size :]
-        # Flag and loss take two of the values.
-        max_terms = extras.numel() - 2 - len(STOP_FLAGS)
+        # Flag, loss and mean norm take three of the values.
+        max_terms = extras.numel() - 3 - len(STOP_FLAGS)
         if len(terms.terms) > max_terms:
             raise ValueError(f"found {len(terms.terms)} loss terms, expected at most {max_terms}")
         is_finite = torch.isfinite(terms.weighted_total).all()
@@ -340,12 +300,21 @@ class TrainStep:
         extras[-len(STOP_FLAGS) :] = self._stop_flags
 
     @torch.no_grad()
+    def _add_sample_norm(self, norm: Tensor) -> None:
+        """Add the norm of a sample to the extra values. If it is not finite, set the flag."""
+        extras = self.buffer.gradients[self.buffer.size :]
+        extras[0] += extras.new_zeros(()).masked_fill(~torch.isfinite(norm), torch.nan)
+        extras[_SAMPLE_NORM] += norm / self.config.accumulation
+
+    @torch.no_grad()
     def update(self, learning_rate: float | Tensor, *, num_terms: int) -> Tensor:
         """Average and clip the gradients, and update the weights.
 
         Returns StepTensors.packed.
         """
         buffer = self.buffer
+        if self._clipping is not None:
+            self._clipping.copy_sum()
         square_sum = self._reducer.finish(buffer.size)
         if square_sum is None:
             # There is only one rank. With several, the reducer has added the bfloat16 gradients.
@@ -359,6 +328,8 @@ class TrainStep:
             constants=self._constants,
             square_sum=square_sum,
         )
+        if self._clipping is not None:
+            applied_and_norm = torch.stack([applied_and_norm[0], extras[_SAMPLE_NORM]])
         return torch.cat([applied_and_norm, extras[-len(STOP_FLAGS) :], extras[1 : 2 + num_terms]])
 
     def weight_state(self) -> WeightState:

@@ -24,7 +24,7 @@ from openfold_opt.parallel.same_facts import require_same_facts
 from openfold_opt.parallel.store import open_store
 from openfold_opt.train.build_run import RunPaths, resolve_device
 from openfold_opt.train.checkpoint.checkpoint_store import CheckpointStore, FoundCheckpoint
-from openfold_opt.train.config import RunConfig
+from openfold_opt.train.config import RunConfig, config_hash
 from openfold_opt.train.data_source import DataSource
 from openfold_opt.train.errors import PhaseConditionError
 from openfold_opt.train.global_batch import check_phase_ranks
@@ -146,6 +146,7 @@ class Trainer:
             start = find_phase_start(
                 phases,
                 checkpoints,
+                config_hash=config_hash(self._config),
                 launch=self._launch,
                 store=store,
                 number=number,

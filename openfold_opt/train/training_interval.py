@@ -14,7 +14,8 @@ from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import gather_objects
 from openfold_opt.train.errors import NonFiniteError
 from openfold_opt.train.observer import RunObserver, StepReport
-from openfold_opt.train.step import MicroBatch, StepMetrics, StepResult
+from openfold_opt.train.step import MicroBatch
+from openfold_opt.train.step_result import StepMetrics, StepResult
 
 
 class StepRunner(Protocol):

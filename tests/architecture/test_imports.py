@@ -83,6 +83,7 @@ ONLY_IN = {
     "triton": ("openfold_opt.kernels",),
     "mlperf_logging": ("benchmark",),
     "matplotlib": ("benchmark", "openfold_opt.predict"),
+    "tensorboard": ("benchmark",),
 }
 WITHOUT_TORCH = ("openfold_opt.protein", "data_prep")
 

@@ -59,6 +59,26 @@ def test_golden_losses(shared, name):
     assert float(result.loss) == pytest.approx(expected["loss"], rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["model_tiny", "model_quirks"])
+def test_the_loss_of_fine_tuning_is_the_weighted_sum_of_golden_terms(shared, name):
+    outputs, batch, golden = load(shared, name)
+    config = LossConfig.finetuning_ptm()
+    weights = {
+        "fape": config.fape.weight,
+        "supervised_chi": config.supervised_chi.weight,
+        "distogram": config.distogram.weight,
+        "masked_msa": config.masked_msa.weight,
+        "plddt_loss": config.plddt.weight,
+        "experimentally_resolved": 0.01,
+        "violation": 1.0,
+        "tm": 0.1,
+    }
+    assert set(weights) == set(golden["losses"]) - set(NOT_TERMS)
+    expected = sum(weight * golden["losses"][term] for term, weight in weights.items())
+    result = AlphaFoldLoss(config)(outputs, batch)
+    assert float(result.weighted_total.mean()) == pytest.approx(expected, rel=1e-4)
+
+
 def test_golden_losses_of_each_sample(shared):
     outputs, batch, expected = load(shared, "model_quirks")
     result = AlphaFoldLoss(TINY)(outputs, batch)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -308,16 +308,15 @@ SCENARIOS = (
 )
 
 
-def main() -> int:
+def run_scenarios(scenarios: Sequence[Callable[[Cluster], None]], names: Sequence[str]) -> int:
+    """Run the scenarios with these names, or all without names. Return the number of failures."""
     missing = [name for name in ("slurmctld", "slurmd", "munged") if shutil.which(name) is None]
     if missing or os.getuid() != 0:
         raise SystemExit(
             "these scenarios need root, slurm-wlm and munge; missing: "
             f"{', '.join(missing) or 'root'}"
         )
-    chosen = [
-        scenario for scenario in SCENARIOS if not sys.argv[1:] or scenario.__name__ in sys.argv[1:]
-    ]
+    chosen = [scenario for scenario in scenarios if not names or scenario.__name__ in names]
     failures = 0
     with tempfile.TemporaryDirectory(prefix="scenarios-") as folder:
         cluster = Cluster(Path(folder).resolve())
@@ -341,4 +340,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_scenarios(SCENARIOS, sys.argv[1:]))

@@ -10,6 +10,8 @@ import pytest
 from benchmark.mlperf.rules import preset_division
 from benchmark.presets import build_preset, preset_names
 from openfold_opt.parallel.context import count_training_ranks
+from openfold_opt.train.global_batch import check_global_batch
+from openfold_opt.train.phases import find_phase
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = sorted(path.stem for path in (ROOT / "slurm/configs").glob("*.sh"))
@@ -24,13 +26,18 @@ EXPECTED = {
     "cpu_2x2": (2, 4, 2, 0, 2),
     "cpu_throughput": (2, 2, 2, 0, 2),
     "h100_128x8_dap8": (132, 1024, 8, 32, 128),
+    "h100_132x8_initial": (132, 1024, 8, 32, 128),
     "h100_16x8_dap1": (16, 128, 1, 0, 128),
     "h100_1x8": (1, 8, 1, 0, 128),
     "h100_260x8_dap8": (260, 2048, 8, 32, 256),
+    "h100_260x8_initial": (260, 2048, 8, 32, 256),
     "h100_8x8": (8, 64, 1, 0, 128),
     "h100_throughput_256x8": (256, 128, 1, 0, 128),
     "h200_1x8": (1, 8, 1, 0, 128),
 }
+
+# Configurations of the full training -> the phase of their preset that EXPECTED describes.
+PHASES = {"h100_132x8_initial": "first", "h100_260x8_initial": "second"}
 
 
 def sourced(*names: str) -> dict[str, str]:
@@ -80,10 +87,14 @@ def test_configuration_sets_everything(name):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_numbers_fit_the_preset(name):
-    found, config = sourced(name), build_preset(sourced(name)["PRESET"])
+    found = sourced(name)
     nodes, instances = int(found["NODES"]), int(found["INSTANCES"])
     assert nodes % instances == 0
     num_ranks = nodes // instances * int(found["RANKS_PER_NODE"])
+    preset = build_preset(found["PRESET"])
+    config = find_phase(preset, PHASES.get(name, "1")).config
+    if name in PHASES:
+        config = check_global_batch(config, num_ranks)
     training = count_training_ranks(config.parallel, num_ranks)
     dap = config.parallel.dap_size
     batch = training // dap * config.local_batch_size * config.accumulation
@@ -97,6 +108,7 @@ def test_numbers_fit_the_preset(name):
 def test_presets_of_gpu_systems_are_closed(name):
     found, preset = sourced(name), build_preset(sourced(name)["PRESET"])
     division, device = ("open", "auto") if name.startswith("cpu") else ("closed", "cuda")
+    division = "open" if name in PHASES else division
     assert (preset_division(preset), found["DIVISION"], preset.device) == (
         division,
         division,

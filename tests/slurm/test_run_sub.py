@@ -52,7 +52,7 @@ def job(tmp_path):
             command, cwd=here, env=fixed, capture_output=True, text=True, timeout=60
         )
 
-    run.here = here
+    run.here, run.bin = here, bin_folder
     run.calls = tmp_path / "calls"
     return run
 
@@ -106,6 +106,38 @@ def test_directory_of_another_request_is_refused(job):
     )
     shown = job(DATADIR="shards", JOB_DIR="one", NEXP="3")
     assert shown.returncode == 2 and "expected NEXP x INSTANCES = 3" in shown.stderr
+
+
+def test_phase_is_one_run_without_a_check_of_its_log(job):
+    variables = {"DATADIR": "shards", "JOB_DIR": "one", "PHASE": "first", "NEXP": "3"}
+    shown = job(**variables, RUN_OPTIONS="--tensorboard --set a=1", DIVISION="closed")
+    assert shown.returncode == 0, shown.stderr
+    assert "phase first: exit code 0" in shown.stdout
+    prepare, preflight, run = job.calls.read_text().splitlines()
+    assert preflight.endswith(" --phase first") and "--runs 1 " in preflight
+    assert run.endswith(" --phase first --tensorboard --set a=1")
+    assert f"--output-dir {job.here}/one/run_1 " in run and "slurm/prepare.sh" in prepare
+    names = {path.name for path in (job.here / "one").iterdir()}
+    assert {"phase_first.log", "preflight_first.log", "seeds.txt"} <= names
+    # Another phase may have other nodes, but not another preset.
+    assert job(**variables | {"PHASE": "second"}, SYSTEM="other").returncode == 0
+    other = job(**variables | {"PRESET": "demo_ci_2x2"})
+    assert other.returncode == 2 and "is of another request" in other.stderr
+    no_phase = job(DATADIR="shards", JOB_DIR="one")
+    assert no_phase.returncode == 2 and "is of another request" in no_phase.stderr
+
+
+def test_exit_code_of_a_phase_is_that_of_its_run(job):
+    fails = 'echo "$*" >> "$CALLS"; case "$*" in *run_and_time*) exit 1;; esac; echo shards'
+    (job.bin / "srun").write_text(f"#!/bin/sh\n{fails}\n")
+    shown = job(DATADIR="shards", PHASE="first")
+    assert shown.returncode == 1 and "phase first: exit code 1" in shown.stdout
+
+
+@pytest.mark.parametrize(("name", "value"), [("PHASE", "a b"), ("INSTANCES", "2")])
+def test_phase_needs_a_name_and_one_instance(job, name, value):
+    shown = job(**{"DATADIR": "shards", "PHASE": "first", name: value})
+    assert shown.returncode == 2 and f"{name} is " in shown.stderr
 
 
 def test_directory_in_which_a_job_works_is_refused(job):

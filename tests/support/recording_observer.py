@@ -18,6 +18,8 @@ class Recorder:
         self.warnings: list[str] = []
         self.infos: list = []
         self.statuses: list[str] = []
+        self.phases: list = []
+        """Reports of phase_start and phase_stop."""
 
     def __getattr__(self, name: str):
         if name.startswith("_"):
@@ -33,13 +35,15 @@ class Recorder:
                 self.warnings.append(args[0])
             elif name == "init_stop":
                 self.infos.append(args[0])
+            elif name in ("phase_start", "phase_stop"):
+                self.phases.append(args[0])
             elif name == "run_stop":
                 self.statuses.append(kwargs["status"])
 
         return receive
 
 
-def train(config, folder, *, seed=3, source=None, launch=None, init_checkpoint=None):
+def train(config, folder, *, seed=3, source=None, launch=None, init_checkpoint=None, phase=None):
     """Run a configuration in this process. Return the summary and the recorded events."""
     recorder = Recorder()
     trainer = Trainer(
@@ -49,6 +53,7 @@ def train(config, folder, *, seed=3, source=None, launch=None, init_checkpoint=N
         seed=seed,
         observer=recorder,
         launch=launch or LaunchInfo(),
+        phase=phase,
     )
     summary = trainer.run()
     return summary, recorder

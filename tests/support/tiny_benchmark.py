@@ -26,11 +26,11 @@ import torch
 
 from benchmark import __main__ as benchmark_main
 from benchmark.run import command as run
-from benchmark.run import page_cache
+from benchmark.run import page_cache, request
 from openfold_opt.parallel import waiting
 from openfold_opt.parallel.process_exit import run_program
 from openfold_opt.protein.index import ShardIndex
-from openfold_opt.train import trainer
+from openfold_opt.train import phase_runner
 from openfold_opt.train.training_interval import TrainingInterval
 from tests.support.synthetic_samples import MemorySource, tiny_config
 
@@ -65,14 +65,14 @@ def slow_down(seconds: float) -> None:
 
 def slow_down_warm_up(seconds: float) -> None:
     """Add a pause, after a line that announces it, to the warm-up before the clock starts."""
-    warm_up = trainer.warm_up
+    warm_up = phase_runner.warm_up
 
     def slow_warm_up(*args, report, **kwargs):
         report("pausing in the warm-up")
         time.sleep(seconds)
         return warm_up(*args, report=report, **kwargs)
 
-    trainer.warm_up = slow_warm_up
+    phase_runner.warm_up = slow_warm_up
 
 
 class IndexedMemorySource(MemorySource):
@@ -88,8 +88,10 @@ class IndexedMemorySource(MemorySource):
 
 def main() -> int:
     torch.set_num_threads(1)
-    original = run.build_preset
-    run.build_preset = lambda name: build_tiny(name) if name.startswith("tiny") else original(name)
+    original = request.build_preset
+    request.build_preset = lambda name: (
+        build_tiny(name) if name.startswith("tiny") else original(name)
+    )
     if "TINY_REAL_INDEX" in os.environ:
         run.ShardDataSource = IndexedMemorySource
     else:

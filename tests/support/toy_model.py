@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from openfold_opt.losses.alphafold_loss import LossTerms
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.context import ParallelContext
-from openfold_opt.train.optim.adam import OptimizerConfig
+from openfold_opt.train.optim.adam import ClipPer, OptimizerConfig
 from openfold_opt.train.step import LossFunction, MicroBatch, StepConfig, TrainStep
 
 WIDTH = 5
@@ -85,13 +85,14 @@ def toy_step(
     seed: int = 0,
     accumulation: int = 1,
     clip_norm: float = 0.1,
+    clip_per: ClipPer = "batch",
     loss: LossFunction = toy_loss,
     context: ParallelContext | None = None,
 ) -> TrainStep:
     """Return a TrainStep with a new toy model."""
     torch.manual_seed(seed)
     config = StepConfig(
-        optimizer=OptimizerConfig(clip_norm=clip_norm),
+        optimizer=OptimizerConfig(clip_norm=clip_norm, clip_per=clip_per),
         accumulation=accumulation,
         gradient_bucket_bytes=64,
     )

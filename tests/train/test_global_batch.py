@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 
 from openfold_opt.parallel.context import ParallelConfig, ParallelContext
-from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig, CheckpointStore
 from openfold_opt.train.global_batch import check_global_batch, fit_accumulation, keep_global_batch
 from tests.support.synthetic_samples import tiny_config
 
@@ -36,23 +35,21 @@ def test_a_configuration_without_global_batch_keeps_its_accumulation():
     assert config.global_batch_size is None and fit_accumulation(config, 5) is config
 
 
-def test_a_derived_accumulation_is_reported(tmp_path):
+def test_a_derived_accumulation_is_reported():
     lines = []
-    store = CheckpointStore(tmp_path, CheckpointConfig())
     config = tiny_config(global_batch_size=6, local_batch_size=1)
-    found = keep_global_batch(config, ParallelContext.alone(), store, report=lines.append)
+    found = keep_global_batch(
+        config, ParallelContext.alone(), resumed_batch=None, report=lines.append
+    )
     assert found.accumulation == 6
     assert lines == ["accumulation 6: the global batch of 6 / (1 data-parallel ranks x 1 samples)"]
 
 
-def test_a_resumed_run_with_another_batch_is_refused(tmp_path):
-    folder = tmp_path / "step_00000001"
-    folder.mkdir()
-    text = '{"samples_seen": 4, "lddt_ca": null, "facts": {"global_batch_size": 4}}'
-    (folder / "checkpoint.json").write_text(text)
-    store, context = CheckpointStore(tmp_path, CheckpointConfig()), ParallelContext.alone()
+def test_a_resumed_run_with_another_batch_is_refused():
+    context = ParallelContext.alone()
     config = tiny_config(global_batch_size=2, local_batch_size=1)
     with pytest.raises(ValueError, match="a global batch of 4, the configuration has"):
-        keep_global_batch(config, context, store, report=print)
+        keep_global_batch(config, context, resumed_batch=4, report=print)
     without = dataclasses.replace(config, global_batch_size=None)
-    assert keep_global_batch(without, context, store, report=print).accumulation == 4
+    found = keep_global_batch(without, context, resumed_batch=4, report=print)
+    assert found.accumulation == 4

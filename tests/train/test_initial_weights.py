@@ -1,19 +1,23 @@
 """Fine-tuning: a new run that starts from the checkpoint of another run."""
 
+import dataclasses
 import json
 
 import pytest
 import torch
 
+from openfold_opt.losses.config import LossConfig
 from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.protein.shard_format import sha256_of_file
-from openfold_opt.train.build_run import RunPaths
+from openfold_opt.train.build_run import RunPaths, build_model
 from openfold_opt.train.checkpoint.checkpoint_store import load_checkpoint
 from openfold_opt.train.checkpoint.run_state import mlcommons_form
-from openfold_opt.train.errors import SetupError
+from openfold_opt.train.errors import CheckpointError, SetupError
+from openfold_opt.train.initial_weights import TM_HEAD, initialize
 from openfold_opt.train.trainer import Trainer
 from tests.support.recording_observer import Recorder
 from tests.support.synthetic_samples import MemorySource, tiny_config
+from tests.support.tiny_steps import new_step
 from tests.support.tiny_weights import tiny_weights, weights_file
 
 
@@ -168,3 +172,120 @@ def test_the_error_about_damaged_checkpoints_does_not_suggest_removal(tmp_path):
     with pytest.raises(SetupError, match="none of its checkpoints is complete") as caught:
         train(tiny_config(), tmp_path / "new", init_checkpoint=tmp_path / "parent")
     assert str(tmp_path / "parent") in str(caught.value) and "remove" not in str(caught.value)
+
+
+def with_tm_head(**changes):
+    """Return the configuration of the tests with the TM-score head and its loss."""
+    config = tiny_config(loss=LossConfig.finetuning_ptm(), **changes)
+    heads = dataclasses.replace(config.model.auxiliary_heads, has_tm_score=True)
+    return dataclasses.replace(
+        config, model=dataclasses.replace(config.model, auxiliary_heads=heads)
+    )
+
+
+def load(config, path, **options):
+    """Return a new training step with initial weights, and the line about them."""
+    step, lines = new_step(config), []
+    initialize(step, path, expected_sha256=None, note=lines.append, **options)
+    (line,) = lines
+    return step, line
+
+
+def whole_file(checkpoint, path):
+    """Write weights and the state of Adam of a checkpoint to one file, and return its path."""
+    form = mlcommons_form(
+        load_checkpoint(checkpoint), learning_rate=1e-3, optimizer=tiny_config().optimizer
+    )
+    torch.save(form, path)
+    return path
+
+
+@pytest.mark.parametrize("origin", ["run", "file", "alphafold"])
+def test_a_missing_tm_head_starts_from_its_initial_values(parent, tmp_path, origin):
+    run_dir, checkpoint = parent
+    snapshot, path = load_checkpoint(checkpoint), run_dir
+    if origin == "file":
+        path = whole_file(checkpoint, tmp_path / "weights.pt")
+    elif origin == "alphafold":
+        state = snapshot.views("values")
+        path = weights_file(tmp_path / "weights", tiny_config().model, state, form="alphafold")
+    step, line = load(with_tm_head(), path)
+    assert line.endswith("head is not in them and starts from the initial values of a new model")
+    expected = snapshot.views("average" if origin == "run" else "values")
+    fresh = build_model(with_tm_head(), seed=1, device=torch.device("cpu")).state_dict()
+    head = [name for name in step.buffer.names if name.startswith(TM_HEAD)]
+    assert len(head) == 2 and set(step.buffer.names) == {*expected, *head}
+    for name, values in step.buffer.views(step.buffer.values).items():
+        assert torch.equal(values, fresh[name] if name in head else expected[name]), name
+
+
+def test_adam_of_a_missing_head_starts_from_zero(parent, tmp_path):
+    step, line = load(with_tm_head(), whole_file(parent[1], tmp_path / "weights.pt"))
+    assert "with Adam's moments and step count; the TM-score head" in line
+    assert float(step.optimizer.num_steps) == 8.0
+    snapshot = load_checkpoint(parent[1])
+    for moment, flat in (
+        ("exp_avg", step.optimizer.exp_avg),
+        ("exp_avg_sq", step.optimizer.exp_avg_sq),
+    ):
+        expected = snapshot.views(moment)
+        for name, values in step.buffer.views(flat).items():
+            if name.startswith(TM_HEAD):
+                assert not values.any()
+            else:
+                assert torch.equal(values, expected[name]), name
+
+
+@pytest.mark.parametrize("has_adam", [False, True])
+def test_a_new_tm_head_is_trained(parent, tmp_path, has_adam):
+    path = whole_file(parent[1], tmp_path / "weights.pt") if has_adam else parent[0]
+    recorder = train(with_tm_head(max_steps=2), tmp_path / "new", init_checkpoint=path)
+    assert [report.step for report in recorder.steps] == [1, 2]
+    assert any("the TM-score head is not in them" in line for line in recorder.lines)
+    (checkpoint,) = (tmp_path / "new" / "checkpoints").iterdir()
+    trained = load_checkpoint(checkpoint).views("values")
+    assert any(trained[name].any() for name in trained if name.startswith(TM_HEAD))
+
+
+@pytest.mark.parametrize("origin", ["run", "file"])
+def test_any_other_missing_tensor_is_an_error(parent, tmp_path, origin):
+    """The model with the head also has one more block, which the weights lack."""
+    config, path = with_tm_head(), parent[0]
+    stack = dataclasses.replace(config.model.extra_msa_stack, num_blocks=2)
+    config = dataclasses.replace(
+        config, model=dataclasses.replace(config.model, extra_msa_stack=stack)
+    )
+    if origin == "file":
+        path = whole_file(parent[1], tmp_path / "weights.pt")
+    with pytest.raises(CheckpointError, match=r"missing: extra_msa_stack\.blocks\.1"):
+        load(config, path)
+
+
+def test_a_part_of_the_tm_head_is_an_error(parent, tmp_path):
+    state = new_step(with_tm_head()).buffer
+    state = state.views(state.values)
+    del state[f"{TM_HEAD}linear.bias"]
+    torch.save(state, tmp_path / "weights.pt")
+    with pytest.raises(CheckpointError, match=r"1 missing: auxiliary_heads\.tm\.linear\.bias"):
+        load(with_tm_head(), tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize("origin", ["run", "file"])
+def test_a_head_that_the_model_lacks_is_refused(tmp_path, origin):
+    path = tmp_path / "parent"
+    if origin == "run":
+        train(with_tm_head(max_steps=2), path)
+    else:
+        buffer = new_step(with_tm_head()).buffer
+        torch.save(buffer.views(buffer.values), path)
+    message = (
+        r"has a TM-score head \(auxiliary_heads\.tm\.linear\.weight, .*finetuning_ptm, or --set"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        load(tiny_config(), path)
+
+
+def test_fine_tuning_without_initial_weights_is_refused(tmp_path):
+    config = tiny_config(requires_init_checkpoint=True)
+    with pytest.raises(SetupError, match="fine-tunes trained weights; pass a file of weights or"):
+        train(config, tmp_path / "new")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from openfold_opt.train.console_observer import ConsoleObserver
+from openfold_opt.train.console_observer import ConsoleObserver, format_duration
 from openfold_opt.train.evaluation.evaluator import ChainScore
 from openfold_opt.train.observer import (
     CompositeObserver,
@@ -16,7 +16,6 @@ from openfold_opt.train.observer import (
     RunObserver,
     RunSummary,
     StepReport,
-    format_duration,
 )
 from openfold_opt.train.preemption import PreemptedError
 
@@ -108,17 +107,17 @@ def test_a_stop_on_request_is_no_failure():
 
 
 def test_a_resumed_run_counts_only_the_steps_of_this_process():
-    resumed = summary(resumed_from_step=20, training_seconds=5.0)
+    resumed = summary(resumed_from_step=20, resumed_from_samples=80, training_seconds=5.0)
     assert resumed.trained_steps == 10
     assert resumed.seconds_per_step == pytest.approx(0.5)
     assert resumed.samples_per_second == pytest.approx(8.0)
-    idle = summary(resumed_from_step=30, training_seconds=0.0)
+    idle = summary(resumed_from_step=30, resumed_from_samples=120, training_seconds=0.0)
     assert idle.seconds_per_step == 0.0 and idle.samples_per_second == 0.0
 
 
 def test_the_last_line_of_a_resumed_run_counts_its_part_and_the_whole():
     stream = io.StringIO()
-    ConsoleObserver(stream=stream).run_end(summary(resumed_from_step=20))
+    ConsoleObserver(stream=stream).run_end(summary(resumed_from_step=20, resumed_from_samples=80))
     expected = "success after 30 steps, 120 samples; this part: 10 steps, 40 samples, 20.0 s"
     assert stream.getvalue().startswith(expected)
 
@@ -140,7 +139,7 @@ def test_events_reach_all_observers_in_order():
 
 def test_the_null_observer_accepts_every_event():
     events = [name for name in vars(RunObserver) if not name.startswith("_")]
-    assert len(events) == 17
+    assert len(events) == 19
     assert all(name in vars(NullObserver) for name in events)
 
 

@@ -21,6 +21,7 @@ from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.protein.residue_constants import atom_order
 from openfold_opt.train.evaluation.evaluator import Evaluator
+from openfold_opt.train.optim.adam import OptimizerConfig
 from openfold_opt.train.precision import low_precision_names
 from openfold_opt.train.step import MicroBatch, StepConfig, StepNumbers, TrainStep
 from openfold_opt.train.synthetic_features import synthetic_batch
@@ -39,6 +40,7 @@ class Case:
     precision: str
     dap_size: int = 1
     num_recomputed_blocks: int = 0
+    clip_per: str = "batch"
 
     def __str__(self) -> str:
         return "-".join(map(str, dataclasses.astuple(self)))
@@ -50,6 +52,7 @@ CASES = [
     Case(kernels="triton", precision="fp32"),
     Case(kernels="triton", precision="bf16"),
     Case(kernels="triton", precision="bf16", dap_size=2, num_recomputed_blocks=1),
+    Case(kernels="triton", precision="bf16", dap_size=2, clip_per="sample"),
 ]
 
 
@@ -70,15 +73,17 @@ def plan_of(device, case):
 
 def train_step_of(device, case, plan=None):
     config, plan = tiny_config(), plan or plan_of(device, case)
-    training_ranks = dataclasses.replace(plan.dap, name="training")
+    ranks = {"dap": plan.dap, "training_ranks": dataclasses.replace(plan.dap, name="training")}
     with device:
         model = AlphaFold(config.model, seed=None)
     return TrainStep(
         model,
         loss=plan.compiled("losses", AlphaFoldLoss(config.loss).__call__),
         plan=plan,
-        config=StepConfig(accumulation=ACCUMULATION),
-        context=dataclasses.replace(ParallelContext.alone(), training_ranks=training_ranks),
+        config=StepConfig(
+            optimizer=OptimizerConfig(clip_per=case.clip_per), accumulation=ACCUMULATION
+        ),
+        context=dataclasses.replace(ParallelContext.alone(), **ranks),
         dropout_seed=1,
         low_precision=low_precision_names(model, case.precision),
     )

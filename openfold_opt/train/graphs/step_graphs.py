@@ -10,14 +10,8 @@ from torch import Tensor
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.protein.features import FEATURES
 from openfold_opt.train.graphs.recorder import Capture, Recorder
-from openfold_opt.train.step import (
-    MicroBatch,
-    StepNumbers,
-    StepResult,
-    StepTensors,
-    TrainStep,
-    local_rows,
-)
+from openfold_opt.train.step import MicroBatch, StepNumbers, StepTensors, TrainStep, local_rows
+from openfold_opt.train.step_result import StepResult
 
 
 class StepGraphs:
@@ -70,7 +64,7 @@ class StepGraphs:
         Call this for every number of recycling iterations before the first capture, because
         captured graphs do not share their memory with eager work.
         """
-        self._train_step.buffer.zero_gradients()
+        self._train_step.zero_gradients()
         self._recorder.warm_up_run(lambda: self._run_graph_work(num_recycling_iterations))
         if not self._has_one_graph:
             self._recorder.warm_up_run(self._run_update)
@@ -106,7 +100,7 @@ class StepGraphs:
         """
         self._step.fill_(step)
         self._learning_rate.fill_(learning_rate)
-        self._train_step.buffer.zero_gradients()
+        self._train_step.zero_gradients()
         rows: list[Tensor] = []
         sample_ids: list[str] = []
         has_eager = False

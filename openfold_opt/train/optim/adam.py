@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from openfold_opt.train.optim.parameter_buffer import ParameterBuffer
+
+ClipPer = Literal["batch", "sample"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,10 @@ class OptimizerConfig:
     epsilon: float = 1e-6
     """Added to the square root of the bias-corrected second moment."""
     clip_norm: float = 0.1
-    """Maximum global norm of the averaged gradient."""
+    """Maximum global norm of a gradient."""
+    clip_per: ClipPer = "batch"
+    """Gradients that are clipped: that of the global batch, as in the benchmark, or that of each
+    sample before they are averaged, as in AF2. "sample" requires local_batch_size=1."""
 
     def __post_init__(self) -> None:
         if not (0.0 <= self.beta_1 < 1.0 and 0.0 <= self.beta_2 < 1.0):
@@ -31,6 +36,10 @@ class OptimizerConfig:
         if self.epsilon <= 0.0 or self.clip_norm <= 0.0:
             raise ValueError(
                 f"epsilon={self.epsilon}, clip_norm={self.clip_norm}: both must be positive"
+            )
+        if self.clip_per not in get_args(ClipPer):
+            raise ValueError(
+                f"clip_per={self.clip_per!r}: expected one of {', '.join(get_args(ClipPer))}"
             )
 
 
@@ -51,24 +60,27 @@ class Adam:
         self.num_steps = torch.zeros((), dtype=torch.float64, device=buffer.values.device)
 
     @torch.no_grad()
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any], *, without: Collection[str] = ()) -> None:
         """Restore moments and step count from a state dict in the form of torch.optim.Adam.
+
+        without: names of parameters that the state dict does not count; their moments become zero.
 
         Raises ValueError if the number of parameters or a shape differs.
         """
         buffer = self._buffer
+        names = [name for name in buffer.names if name not in without]
         positions = [
             position for group in state_dict["param_groups"] for position in group["params"]
         ]
-        if len(positions) != len(buffer.names):
+        if len(positions) != len(names):
             raise ValueError(
                 f"optimizer state has {len(positions)} parameters, the model has "
-                f"{len(buffer.names)}; the checkpoint belongs to another model"
+                f"{len(names)}; the checkpoint belongs to another model"
             )
         self.exp_avg.zero_()
         self.exp_avg_sq.zero_()
         counts = set()
-        for position, name in zip(positions, buffer.names, strict=True):
+        for position, name in zip(positions, names, strict=True):
             entry = state_dict["state"].get(position)
             if entry is None:
                 continue  # PyTorch has no state for a parameter that never had a gradient.

@@ -22,21 +22,23 @@ MESSAGES = "a warning\na CUDA graph could not be recorded: set cuda_graphs=False
 CPU = torch.device("cpu")
 
 
-def check(monkeypatch, end, *, preset="mlperf_1x8", num_gpus=8) -> Finding:
+def check(monkeypatch, end, *, preset="mlperf_1x8", num_gpus=8, phase=None) -> Finding:
     """end: result of the subprocess; None if it must not be started."""
+    phases = [] if phase is None else [phase]
 
     def run(command, **options):
         # 128 samples per step on 8 ranks with one sample each.
         accumulation = "16"
         module = "benchmark.preflight.capture_probe"
-        assert command == [sys.executable, "-m", module, preset, accumulation]
+        assert command == [sys.executable, "-m", module, preset, accumulation, *phases]
         assert options["timeout"] == 60
         if isinstance(end, Exception):
             raise end
         return end
 
     monkeypatch.setattr(capture.subprocess, "run", run)
-    return check_capture(build_preset(preset), preset, num_gpus=num_gpus, timeout_seconds=60)
+    config = build_preset(preset)
+    return check_capture(config, preset, phase=phase, num_gpus=num_gpus, timeout_seconds=60)
 
 
 def line_of(finding: Finding) -> str:
@@ -47,6 +49,11 @@ def line_of(finding: Finding) -> str:
 def test_a_capture_that_succeeds(monkeypatch):
     found = check(monkeypatch, SimpleNamespace(returncode=0, stdout="", stderr=""))
     assert found.passed and line_of(found).startswith("PASS CUDA graphs: a small step")
+
+
+def test_the_probe_gets_the_phase(monkeypatch):
+    end = SimpleNamespace(returncode=0, stdout="", stderr="")
+    assert check(monkeypatch, end, phase="second").passed
 
 
 def test_a_capture_that_fails_shows_the_last_message(monkeypatch):

@@ -20,6 +20,18 @@ def test_files_that_exist_and_the_commands_that_come_next(tmp_path):
     assert f"--init-checkpoint '{folder}' --output-dir NEW_DIR" in text
 
 
+def test_a_phase_is_followed_by_the_command_of_the_next_one(tmp_path):
+    for name in ("mlperf.log", "loss_curve.png", "checkpoints/step_1", "tensorboard/events"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    text = describe_next_steps(
+        tmp_path, tmp_path / "mlperf.log", reached=False, has_next_phase=True
+    )
+    assert f"benchmark status {tmp_path}   # the command of the next phase" in text
+    assert f"tensorboard --logdir {tmp_path} " in text and "  loss_curve.png " in text
+    assert "export" in text and "NEW_DIR" not in text and " check " not in text
+
+
 @pytest.mark.parametrize("status", ["aborted", "success"])
 def test_a_run_below_the_target_of_the_rules_without_checkpoints(tmp_path, capsys, status):
     """The preset may have a lower target, which the run reached."""
@@ -29,6 +41,7 @@ def test_a_run_below_the_target_of_the_rules_without_checkpoints(tmp_path, capsy
         steps=1,
         samples=1,
         resumed_from_step=0,
+        resumed_from_samples=0,
         run_seconds=1.0,
         training_seconds=1.0,
         evaluation_seconds=0.0,

@@ -86,6 +86,7 @@ def test_files_of_a_run(finished):
         "run.json",
         "summary.txt",
         "evaluation_curve.png",
+        "loss_curve.png",
         "steps.jsonl",
     }
     assert expected | {"evaluations.jsonl", "checkpoints"} <= names

@@ -42,7 +42,7 @@ def test_every_field_of_every_preset_reads_its_own_value_back(name):
         ("torch_threads=none", lambda c: c.torch_threads, None),
         ("torch_threads=3", lambda c: c.torch_threads, 3),
         ("compiled_parts=heads,losses", lambda c: c.compiled_parts, ("heads", "losses")),
-        ("schedule.decay_steps=5,9", lambda c: c.schedule.decay_steps, (5, 9)),
+        ("schedule.decay_steps=50,90", lambda c: c.schedule.decay_steps, (50, 90)),
         ("schedule.decay_steps=", lambda c: c.schedule.decay_steps, ()),
         (
             "selection.train_chain_ids=1abc_A,1abc_B",

@@ -3,7 +3,8 @@
 import json
 import struct
 
-from benchmark.run.summary import SummaryObserver, draw_curve, format_summary, read_evaluations
+from benchmark.run.curves import draw_evaluations
+from benchmark.run.summary import SummaryObserver, format_summary, read_evaluations
 from openfold_opt.train.evaluation.evaluator import ChainScore
 from openfold_opt.train.observer import EvaluationReport, RunSummary, StepReport
 
@@ -24,6 +25,7 @@ def summary(**changes):
         "steps": 80,
         "samples": 160,
         "resumed_from_step": 0,
+        "resumed_from_samples": 0,
         "run_seconds": 50.0,
         "training_seconds": 40.0,
         "evaluation_seconds": 8.0,
@@ -45,12 +47,19 @@ def test_text_has_speed_waits_and_curve(tmp_path):
 
 
 def test_a_resumed_run_has_its_part_and_the_whole(tmp_path):
-    text = format_summary(summary(resumed_from_step=40), [], target_lddt_ca=0.8)
+    text = format_summary(
+        summary(resumed_from_step=40, resumed_from_samples=80), [], target_lddt_ca=0.8
+    )
     assert "continued           yes, after step 40" in text
     assert "optimizer steps     80 in the whole run, 40 in this part" in text
     assert "samples             160 in the whole run, 80 in this part" in text
     assert "run time            50.0 s (this and the following lines: this part)" in text
     assert "1.000 s/step" in text
+
+
+def test_a_process_that_trains_one_phase_says_that_another_follows():
+    text = format_summary(summary(status="phase complete"), [], target_lddt_ca=0.8)
+    assert text.startswith("status              phase complete, another one follows (lDDT-Ca 0.8)")
 
 
 def test_run_end_writes_text_and_picture(tmp_path, capsys):
@@ -65,7 +74,7 @@ def test_run_end_writes_text_and_picture(tmp_path, capsys):
 
 
 def test_one_evaluation_can_be_drawn(tmp_path):
-    draw_curve([report(40, 0.4)], tmp_path / "curve.png", target_lddt_ca=0.8)
+    draw_evaluations([report(40, 0.4)], tmp_path / "curve.png", target_lddt_ca=0.8)
     assert (tmp_path / "curve.png").stat().st_size > 1000
 
 

@@ -48,7 +48,8 @@ def test_an_empty_store_has_no_checkpoint(tmp_path):
 
 def test_the_newest_checkpoint_is_loaded(tmp_path):
     store = store_with(tmp_path, [3, 12])
-    found, path = store.load_newest(warn=fail_on_warning)
+    newest = store.load_newest(warn=fail_on_warning)
+    found, path = newest.snapshot, newest.path
     assert (found.step, found.samples_seen, found.facts) == (
         12,
         24,
@@ -89,7 +90,7 @@ def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(tmp_path, damage,
     store = store_with(tmp_path, [3, 12])
     damage(store.path(12) / "__0_0.distcp")
     warnings = []
-    found, _ = store.load_newest(warn=warnings.append)
+    found = store.load_newest(warn=warnings.append).snapshot
     assert found.step == 3
     assert len(warnings) == 1 and word in warnings[0] and "step_00000012" in warnings[0]
 
@@ -98,7 +99,7 @@ def test_a_checkpoint_with_a_damaged_description_is_skipped(tmp_path):
     store = store_with(tmp_path, [3, 12])
     (store.path(12) / "checkpoint.json").write_text("{")
     warnings = []
-    assert store.load_newest(warn=warnings.append)[0].step == 3
+    assert store.load_newest(warn=warnings.append).snapshot.step == 3
     assert len(warnings) == 1
 
 

@@ -1,0 +1,97 @@
+"""The stages of a full training in minutes: two phases and fine-tuning, on two ranks.
+
+`make demo-full`, or torchrun --nproc-per-node 2. The model is that of the demo with a TM-score
+head. A short phase with short crops comes before the first one. The second phase doubles the global
+batch and shards every sample over both ranks (DAP).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from benchmark.presets import demo
+from openfold_opt.losses.config import (
+    ExperimentallyResolvedLossConfig,
+    LossConfig,
+    PLDDTLossConfig,
+    TMLossConfig,
+    ViolationLossConfig,
+)
+from openfold_opt.parallel.context import ParallelConfig
+from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.optim.lr_schedule import ScheduleConfig
+from openfold_opt.train.phase_config import PhaseConfig
+
+
+def build() -> RunConfig:
+    """Return four phases. docs/lab_log.md explains the values."""
+    config = demo.build()
+    heads = dataclasses.replace(config.model.auxiliary_heads, has_tm_score=True)
+    short, medium = (dataclasses.replace(config.data, crop_size=size) for size in (16, 24))
+    # A confidence that later phases train harder; it does not disturb the first steps.
+    loss = dataclasses.replace(config.loss, plddt=PLDDTLossConfig(weight=0.1))
+    two_ranks_a_sample = PhaseConfig(
+        name="second",
+        steps=600,
+        end_lddt_ca=0.76,
+        required_lddt_ca=0.70,
+        global_batch_size=4,
+        local_batch_size=4,
+        dap_size=2,
+        loss=loss,
+        schedule=ScheduleConfig(base_learning_rate=2e-3, decay_steps=(200, 400), decay_factor=0.5),
+    )
+    phases = (
+        PhaseConfig(
+            name="short_crops",
+            steps=600,
+            data=short,
+            schedule=ScheduleConfig(
+                base_learning_rate=3e-3, warmup_init_learning_rate=1e-4, warmup_steps=200
+            ),
+        ),
+        PhaseConfig(
+            name="first",
+            steps=1800,
+            end_lddt_ca=0.66,
+            required_lddt_ca=0.60,
+            data=medium,
+            schedule=ScheduleConfig(
+                base_learning_rate=3e-3, decay_steps=(800, 1300), decay_factor=0.5
+            ),
+        ),
+        two_ranks_a_sample,
+        dataclasses.replace(
+            two_ranks_a_sample,
+            name="fine_tuning",
+            steps=200,
+            end_lddt_ca=None,
+            required_lddt_ca=None,
+            loss=_finetuning_loss(loss),
+            schedule=ScheduleConfig(
+                base_learning_rate=1e-3, decay_steps=(100, 150), decay_factor=0.5
+            ),
+            evaluate_every_steps=50,
+        ),
+    )
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, auxiliary_heads=heads),
+        phases=phases,
+        max_steps=sum(phase.steps for phase in phases),
+        checkpoint=CheckpointConfig(every_steps=100, keep_last=100),
+        # One chunk: as in demo_dap2.
+        parallel=ParallelConfig(dap_chunks=1),
+        local_batch_size=1,
+    )
+
+
+def _finetuning_loss(loss: LossConfig) -> LossConfig:
+    """Return a loss with the terms of fine-tuning and of the TM-score head."""
+    return dataclasses.replace(
+        loss,
+        violation=ViolationLossConfig(weight=1.0),
+        experimentally_resolved=ExperimentallyResolvedLossConfig(weight=0.01),
+        tm=TMLossConfig(weight=0.1),
+    )
