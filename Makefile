@@ -92,9 +92,9 @@ rank-memory:     ## memory of four ranks that share a chain over gloo against th
 preset-memory:   ## memory of the presets for full training on 80 and 141 GB, no GPU needed (many minutes)
 	OMP_NUM_THREADS=1 $(PYTHON) -m tests.train.preset_memory
 
-distill-circle:  ## predict -> distill -> train on 20 synthetic chains, scores with and without (minutes): OUT=runs/distill-circle STEPS=1200 JSON=FILE
+distill-circle:  ## predict -> distill -> train on 20 synthetic chains, scores with and without (minutes): OUT=runs/distill-circle STEPS=1200 RECORD=FILE
 	OMP_NUM_THREADS=1 $(PYTHON) -m tests.support.distillation_circle $(or $(OUT),runs/distill-circle) \
-	    --steps $(if $(filter command line,$(origin STEPS)),$(STEPS),1200) $(SEED_FLAG) $(if $(JSON),--json $(JSON),)
+	    --steps $(if $(filter command line,$(origin STEPS)),$(STEPS),1200) $(SEED_FLAG) $(if $(RECORD),--record $(RECORD),)
 
 parity:          ## model, losses, gradients and optimizer against every golden directory in SHARED
 	$(PYTHON) -m benchmark parity $(SHARED)/golden/model_tiny

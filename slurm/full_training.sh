@@ -206,8 +206,8 @@ write_files() {
     for name in "${phases[@]}"; do
         echo "$name ${configs[$name]} ${ranks[$name]}"
     done >"$chain_dir/phases.txt"
-    printf 'cd %q && DATADIR=%q INIT_CHECKPOINT=%q %s\n' "$PWD" "$data_dir" "$init_checkpoint" \
-        "$command_line" >"$chain_dir/command.txt"
+    printf 'cd %q && DATADIR=%q INIT_CHECKPOINT=%q RUN_OPTIONS=%q %s\n' "$PWD" "$data_dir" \
+        "$init_checkpoint" "${RUN_OPTIONS:-}" "$command_line" >"$chain_dir/command.txt"
 }
 
 # shellcheck disable=SC2030  # The job gets the variables, this script does not.

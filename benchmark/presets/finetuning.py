@@ -4,8 +4,8 @@ It starts from the weights that `--init-checkpoint` names: a file, or the output
 whose running average it takes. Sources as in `initial_training`: [A] AlphaFold2 supplement,
 recalled; [O] OpenFold; [B] NVIDIA's BioNeMo OpenFold. Other values are those of initial_training.
 
-The number of GPUs is free. A sample has 4.5 times the pairs and 6.2 times the MSA entries of
-initial training.
+The number of GPUs is free, as in initial_training. A sample has 2.25 times the pairs of initial
+training, 6 times the clustered MSA and 7.5 times the extra MSA.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """initial_training on one node of eight GPUs, such as `slurm/configs/h100_1x8.sh`.
 
-Every GPU accumulates the gradients of 16 samples in the first phase and of 32 in the second. The
-samples of each step, and therefore the result apart from rounding, are those of 2,080 GPUs.
+Every GPU accumulates the gradients of 16 samples in the first phase and of 32 in the second, so a
+step has as many samples as on any other number of GPUs.
 """
 
 from __future__ import annotations

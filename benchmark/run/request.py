@@ -83,10 +83,13 @@ def check_request(args: argparse.Namespace) -> RunRequest:
 def check_ranks(request: RunRequest, num_ranks: int) -> None:
     """Raise ValueError if the ranks do not fit the phases that this process trains."""
     if request.config.phases:
-        phases = phases_of(request.config)
-        check_phase_ranks(
-            [phase for phase in phases if request.phase in (None, phase.name)], num_ranks
-        )
+        completed = completed_phases(request)
+        remaining = [
+            phase
+            for phase in phases_of(request.config)
+            if request.phase in (None, phase.name) and phase.name not in completed
+        ]
+        check_phase_ranks(remaining, num_ranks)
     else:
         _refuse_other_accumulation(request, check_global_batch(request.config, num_ranks))
 
@@ -105,10 +108,15 @@ def _refuse_other_accumulation(request: RunRequest, fitted: RunConfig) -> None:
         )
 
 
+def completed_phases(request: RunRequest) -> tuple[str, ...]:
+    """Return the names of the phases that earlier processes of this run have completed."""
+    state = read_state(request.output_dir) if request.output_dir.is_dir() else None
+    return () if state is None else state.completed_phases
+
+
 def is_phase_complete(request: RunRequest) -> bool:
     """Return whether an earlier process has completed the requested phase of this run."""
-    state = read_state(request.output_dir) if request.output_dir.is_dir() else None
-    return state is not None and request.phase in state.completed_phases
+    return request.phase is not None and request.phase in completed_phases(request)
 
 
 def final_score(config: RunConfig) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from data_prep.progress import tracked
 
 SUFFIXES = (".cif", ".cif.gz")
 RECORD_SUFFIX = ".json"
+_OTHER_SUFFIXES = ("_confidence.json", "_predicted_aligned_error.json")
+"""Ends of other files of JSON in the output directory of a prediction."""
 _RECORD_KEYS = frozenset({"schema_version", "name", "status", "structure"})
 """Keys of the file STEM.json that prediction writes for each chain."""
 _CHAIN_ID = re.compile(r"[A-Za-z0-9-]+_\w+", re.ASCII)
@@ -94,7 +96,8 @@ def _item_of(path: Path) -> list[Item]:
 
 def _records(items: Sequence[Item]) -> list[tuple[Item, dict[str, Any]]]:
     """Return the records of chains among the files of a folder."""
-    files = [item for item in items if item.name.endswith(RECORD_SUFFIX) and not item.is_folder]
+    names = {item.name for item in items}
+    files = [item for item in items if _may_be_record(item, names)]
     records = []
     for item in tracked(files, what="listing", unit="record"):
         try:
@@ -104,6 +107,17 @@ def _records(items: Sequence[Item]) -> list[tuple[Item, dict[str, Any]]]:
         if isinstance(content, dict) and content.keys() >= _RECORD_KEYS:
             records.append((item, content))
     return records
+
+
+def _may_be_record(item: Item, names: Collection[str]) -> bool:
+    """Return whether a file may be a record. The other files of a chain can be large.
+
+    A chain may have a name that ends like that of another file; then it has a structure.
+    """
+    if item.is_folder or not item.name.endswith(RECORD_SUFFIX):
+        return False
+    has_structure = item.name.removesuffix(RECORD_SUFFIX) + ".cif" in names
+    return has_structure or not item.name.endswith(_OTHER_SUFFIXES)
 
 
 def _from_records(

@@ -102,10 +102,6 @@ class Trainer:
             with setup_errors():
                 phases = phases_of(self._config)
                 requested = find_phase(self._config, self._phase) if self._phase else None
-                if len(phases) > 1:
-                    check_phase_ranks(
-                        phases if requested is None else (requested,), self._launch.world_size
-                    )
             device = resolve_device(self._config.device, local_rank=self._launch.local_rank)
             if self._config.torch_threads is not None:
                 torch.set_num_threads(self._config.torch_threads)
@@ -155,6 +151,12 @@ class Trainer:
             )
             if requested is not None:
                 check_requested_phase(requested, start)
+            if number == 0 and len(phases) > 1:
+                remaining = phases[start.phase.index :] if requested is None else (requested,)
+                with setup_errors():
+                    check_phase_ranks(remaining, self._launch.world_size)
+            # A request that an evaluation rank passed on too late counts for this phase.
+            self._stop_request.is_acknowledged = False
             is_last = requested is not None or start.phase.is_last
             context = self._connect_phase(start.phase, store, device)
             runner = PhaseRunner(
@@ -190,15 +192,15 @@ class Trainer:
             summary = runner.run(context, checkpoints, newest)
         except PreemptedError as error:
             preempted = error
-        # No rank exits before all are done, especially not the one that hosts the store.
-        barrier(context.world)
-        if preempted is not None:
-            raise preempted
         # The first rank always trains. A rank that evaluates does not know the outcome.
         status = None if summary is None else summary.status
         status, failed_condition = broadcast_object(
             (status, runner.failed_condition), context.world
         )
+        # No rank exits before all are done, especially not the one that hosts the store.
+        barrier(context.world)
+        if preempted is not None:
+            raise preempted
         if status == CONDITION_FAILED:
             raise PhaseConditionError(failed_condition)
         self._has_ended = status != PHASE_COMPLETE

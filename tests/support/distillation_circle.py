@@ -1,6 +1,6 @@
 """The circle predict -> distill -> train on synthetic chains, with the score with and without.
 
-    python -m tests.support.distillation_circle OUT [--steps N] [--seed S] [--json FILE]
+    python -m tests.support.distillation_circle OUT [--steps N] [--seed S] [--record FILE]
 
 Synthetic families are held back from training and from validation. A run without a distillation
 set trains a model, the model predicts the chains that were held back, `data_prep distill` makes
@@ -11,6 +11,7 @@ part of its samples from them. A second call continues where the first one ended
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import shlex
 import shutil
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmark.machine import describe_machine, describe_versions
 from benchmark.run.summary import read_evaluations
 from data_prep.parsers.alignment_blocks import read_first_row
 from openfold_opt.protein.index import ShardIndex
@@ -74,14 +76,13 @@ def main() -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=Circle.steps)
     parser.add_argument("--seed", type=int, default=Circle.seed)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--record", type=Path)
     args = parser.parse_args()
     result = run_circle(Circle(out=args.out, steps=args.steps, seed=args.seed))
-    text = json.dumps(result, indent=1)
-    (args.out / "circle.json").write_text(text + "\n")
-    if args.json is not None:
-        args.json.write_text(text + "\n")
+    (args.out / "circle.json").write_text(json.dumps(result, indent=1) + "\n")
     print(describe(result))
+    if args.record is not None:
+        args.record.write_text(record_text(result))
     return 0
 
 
@@ -100,7 +101,7 @@ def run_circle(circle: Circle) -> dict[str, object]:
 
 
 def result_of(circle: Circle) -> dict[str, object]:
-    """Return the result of a circle. Scores are those of the evaluations that both runs have."""
+    """Return the result of a circle, with the scores of the evaluations that both runs have."""
     scores = {
         name: {report.step: report for report in read_evaluations(circle.out / name)}
         for name in ("without", "with")
@@ -144,6 +145,21 @@ def describe(result: dict[str, object]) -> str:
             f"{result['distillation_probability']:.0%} of the samples from it",
         ]
     )
+
+
+def record_text(result: dict[str, object]) -> str:
+    """Return the result with its curve, and the machine and versions that gave it."""
+    versions, machine = describe_versions(), describe_machine()
+    lines = [
+        f"make distill-circle STEPS={result['steps']} SEED={result['seed']}",
+        f"{datetime.datetime.now(datetime.UTC).date()}, {machine['processor']}, "
+        f"{machine['cpu_count']} cores, torch {versions['torch']}, commit {versions['commit']}",
+        describe(result),
+        f"{result['num_validation_chains']} validation chains, lDDT-Ca by step:",
+        "step without with",
+    ]
+    curve = [f"{row['step']} {row['without']:.4f} {row['with']:.4f}" for row in result["curve"]]
+    return "\n".join([*lines, *curve]) + "\n"
 
 
 def count_residues(distilled: Path) -> dict[str, int]:

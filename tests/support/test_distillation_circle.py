@@ -1,7 +1,7 @@
 """The circle predict -> distill -> train, with a few steps."""
 
 from openfold_opt.protein.reader import ShardReader
-from tests.support.distillation_circle import Circle, describe, run_circle
+from tests.support.distillation_circle import Circle, describe, record_text, run_circle
 
 
 def test_a_small_circle_reports_both_scores(tmp_path):
@@ -23,5 +23,6 @@ def test_a_small_circle_reports_both_scores(tmp_path):
     assert 0 < scores["without"] < 1 and 0 < scores["with"] < 1
     assert scores["without"] != scores["with"]
     assert "75% of the samples from it" in describe(result)
+    assert record_text(result).splitlines()[-1].startswith("4 0.")
     # A second call finds everything finished.
     assert run_circle(circle) == result

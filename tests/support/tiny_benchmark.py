@@ -31,6 +31,7 @@ from openfold_opt.parallel import waiting
 from openfold_opt.parallel.process_exit import run_program
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train import phase_runner
+from openfold_opt.train.phase_config import PhaseConfig
 from openfold_opt.train.training_interval import TrainingInterval
 from tests.support.synthetic_samples import MemorySource, tiny_config
 
@@ -38,7 +39,8 @@ from tests.support.synthetic_samples import MemorySource, tiny_config
 def build_tiny(name: str):
     """Return a preset of 8 steps with an evaluation every 4 steps.
 
-    `tiny_target` reaches its target at the first evaluation.
+    `tiny_target` reaches its target at the first evaluation. `tiny_phases` has two phases of four
+    steps; the first one of `tiny_condition` requires a score that it does not reach.
     """
     config = tiny_config(**json.loads(os.environ.get("TINY_CHANGES", "{}")))
     if "TINY_HEARTBEAT_SECONDS" in os.environ:
@@ -49,6 +51,11 @@ def build_tiny(name: str):
     if name == "tiny_target":
         evaluation = dataclasses.replace(config.evaluation, target_lddt_ca=1e-6)
         return dataclasses.replace(config, evaluation=evaluation)
+    if name in ("tiny_phases", "tiny_condition"):
+        required = 1.0 if name == "tiny_condition" else None
+        first = PhaseConfig(name="first", steps=4, required_lddt_ca=required)
+        second = PhaseConfig(name="second", steps=4, global_batch_size=2)
+        return dataclasses.replace(config, global_batch_size=1, phases=(first, second))
     return config
 
 

@@ -4,7 +4,7 @@
 
 Every phase runs at full width and depth on PyTorch's device "meta": one complete optimizer step,
 and forward passes with the loss for several numbers of recomputed blocks. The result is written to
-RECORD as JSON. A phase takes minutes.
+preset_memory.json in this folder, with which a test compares the presets. A phase takes minutes.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def test_only_fine_tuning_trains_the_tm_score_head_and_penalizes_violations():
     assert all(phase.config.model.auxiliary_heads.has_tm_score for phase in PHASES)
     losses = [phase.config.loss for phase in PHASES]
     assert [loss.tm.weight > 0.0 for loss in losses] == [False, False, False, True]
-    assert [loss.violation.weight for loss in losses] == [0.0, 0.0, 0.0, 1.0]
+    assert [loss.violation.weight > 0.0 for loss in losses] == [False, False, False, True]
     assert [loss.experimentally_resolved.weight for loss in losses] == [0.0, 0.0, 0.0, 0.01]
 
 

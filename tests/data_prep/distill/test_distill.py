@@ -11,7 +11,7 @@ import pytest
 
 from data_prep.__main__ import main
 from data_prep.distill.distillation_source import METHOD
-from data_prep.distill.prediction_files import chain_id_of
+from data_prep.distill.prediction_files import chain_id_of, find_predictions
 from openfold_opt.protein import shard_format
 from openfold_opt.protein.reader import ShardReader
 from openfold_opt.protein.records import FIRST_OWN_CLUSTER
@@ -294,6 +294,21 @@ def test_two_structures_of_a_chain_and_other_data_are_refused(folder, reader, tm
     assert distill(folder, folder / "shards", *NO_FILTERS) == 1
     assert "holds another data set" in capsys.readouterr().err
     assert (folder / "shards" / "index.h5").read_bytes() == before
+
+
+def test_only_records_of_chains_are_read(reader, tmp_path):
+    """Files of the aligned error are large, and a chain may be named like one."""
+    names = chain_ids(reader)[2:4]
+    structures = [
+        predicted(reader, names[0]),
+        predicted(reader, names[1], name="9abc_x_confidence"),
+    ]
+    predictions = write_predictions(tmp_path / "p", structures)
+    for ending in ("_predicted_aligned_error.json", "_confidence.json"):
+        # Reading a link to a missing file is an error.
+        (predictions / f"{names[0]}{ending}").symlink_to(tmp_path / "missing")
+    found, _ = find_predictions([predictions])
+    assert [file.chain_id for file in found] == [names[0], "9abc_x_confidence"]
 
 
 def test_a_chain_whose_prediction_failed_is_listed_as_unused(folder, reader, tmp_path):
