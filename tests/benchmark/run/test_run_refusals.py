@@ -10,6 +10,7 @@ import torch
 from benchmark.__main__ import main
 from benchmark.presets import build_preset, preset_names
 from benchmark.run import command as run_command
+from benchmark.run import request as run_request
 from benchmark.run.signals import Terminated
 from openfold_opt.train import trainer
 from openfold_opt.train.graphs.recorder import CaptureError
@@ -131,7 +132,7 @@ def tiny(monkeypatch):
 
     def replace(**changes):
         config = dataclasses.replace(tiny_config(), **changes)
-        monkeypatch.setattr(run_command, "build_preset", lambda name: config)
+        monkeypatch.setattr(run_request, "build_preset", lambda name: config)
 
         class Index:
             checksum = "none"
