@@ -21,7 +21,7 @@ from tests.support.synthetic_samples import tiny_config
 def tiny_preset(monkeypatch):
     """Add a preset `tiny`, which needs no GPU."""
     monkeypatch.setattr(
-        run_command,
+        run_request,
         "build_preset",
         lambda name: tiny_config() if name == "tiny" else build_preset(name),
     )
