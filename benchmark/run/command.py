@@ -176,10 +176,7 @@ def _run_rank_0(request: RunRequest, launch: LaunchInfo, stop_request: StopReque
     timeout_seconds = request.config.parallel.timeout_seconds
     try:
         if is_phase_complete(request):
-            print(
-                f"run: phase {request.phase} is complete in {request.output_dir}: nothing to do",
-                flush=True,
-            )
+            print(f"run: phase {request.phase} is complete in {request.output_dir}", flush=True)
             broadcast_decision(launch, Decision(is_complete=True), timeout_seconds=timeout_seconds)
             return 0
         if request.tensorboard:

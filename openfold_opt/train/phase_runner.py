@@ -180,7 +180,7 @@ class PhaseRunner:
         if is_first:
             self._observer.init_stop(info)
             self._observer.run_start(info)
-            self.started = time.perf_counter()
+        started = self.started = self.started or time.perf_counter()
         # No rank reads data before the first rank has sent run_start.
         barrier(context.world)
         with setup_errors():
@@ -202,7 +202,7 @@ class PhaseRunner:
                 stop_request=self._parts.stop_request,
             )
             with paused_garbage_collection():
-                summary = loop.run(started=self.started)
+                summary = loop.run(started=started)
             if summary.status == CONDITION_FAILED:
                 self.failed_condition = loop.goal.describe_failure(summary.steps)
             if phase.count > 1 and self.failed_condition is None:

@@ -56,9 +56,8 @@ class TrainingLoop:
         is_last_of_process: whether the process ends with this phase, even if it is not the last
         one.
         """
-        config = phase.config
         self._phase = phase
-        self._config = config
+        self._config = phase.config
         self._is_last_of_process = is_last_of_process
         self._step_runner = runner
         self._prepared = prepared
@@ -87,30 +86,33 @@ class TrainingLoop:
             take=self._take_snapshot,
             warn=observer.warning,
         )
-        device = prepared.train_step.buffer.values.device
         self._evaluations = self._choose_evaluations()
-        self._interval = TrainingInterval(
+        self._interval = self._build_interval(runner)
+
+    def _build_interval(self, runner: TrainStep | StepGraphs) -> TrainingInterval:
+        progress, phase = self._prepared.progress, self._phase
+        return TrainingInterval(
             train_step=runner,
-            batches=data.training_batches(
-                first_step=prepared.progress.step + 1,
-                start=prepared.stream_state,
-                device=device,
-                report=observer.warning,
+            batches=self._data.training_batches(
+                first_step=progress.step + 1,
+                start=self._prepared.stream_state,
+                device=self._prepared.train_step.buffer.values.device,
+                report=self._observer.warning,
                 origin=StreamOrigin(
-                    steps_before=prepared.progress.phase.steps_before,
+                    steps_before=progress.phase.steps_before,
                     first_sample=phase.first_sample,
                     # The last phase may get more steps when the run is resumed.
                     num_steps=None if phase.is_last else phase.settings.steps,
                 ),
             ),
-            mark_consumed=data.mark_consumed,
-            accumulation=config.accumulation,
-            observer=observer,
+            mark_consumed=self._data.mark_consumed,
+            accumulation=phase.config.accumulation,
+            observer=self._observer,
             note=self._note,
             before_step=self._before_step,
-            training_ranks=context.training_ranks,
+            training_ranks=self._context.training_ranks,
             samples_seen=self._samples_at,
-            learning_rate=phase.learning_rate(prepared.progress.phase.steps_before),
+            learning_rate=phase.learning_rate(progress.phase.steps_before),
             num_recycling_iterations=self._num_recycling_iterations,
         )
 

@@ -113,6 +113,10 @@ def result_of(circle: Circle) -> dict[str, object]:
         "measurement": "distillation circle",
         "preset": circle.preset,
         "steps": steps[-1],
+        "planned_steps": circle.steps,
+        "commit": json.loads((circle.out / "with" / "config.json").read_text())["versions"][
+            "commit"
+        ],
         "seed": circle.seed,
         "distillation_probability": DISTILLATION_PROBABILITY,
         "num_predicted": summary["num_finished"],
@@ -151,9 +155,9 @@ def record_text(result: dict[str, object]) -> str:
     """Return the result with its curve, and the machine and versions that gave it."""
     versions, machine = describe_versions(), describe_machine()
     lines = [
-        f"make distill-circle STEPS={result['steps']} SEED={result['seed']}",
+        f"make distill-circle STEPS={result['planned_steps']} SEED={result['seed']}",
         f"{datetime.datetime.now(datetime.UTC).date()}, {machine['processor']}, "
-        f"{machine['cpu_count']} cores, torch {versions['torch']}, commit {versions['commit']}",
+        f"{machine['cpu_count']} cores, torch {versions['torch']}, commit {result['commit']}",
         describe(result),
         f"{result['num_validation_chains']} validation chains, lDDT-Ca by step:",
         "step without with",

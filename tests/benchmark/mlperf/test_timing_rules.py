@@ -15,6 +15,7 @@ from benchmark.__main__ import main
 from benchmark.mlperf.check import check_log
 from benchmark.mlperf.run_log import RunLog
 from benchmark.run import command as run_command
+from benchmark.run import request as run_request
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.train.dataset_split import DataSelectionConfig
 from openfold_opt.train.observer import NullObserver
@@ -134,7 +135,7 @@ def timed_run(tmp_path_factory):
         pytest.skip(f"files cannot be watched: {error}")
     timeline = Timeline(watch)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_command, "build_preset", lambda name: tiny_on_shards())
+        patch.setattr(run_request, "build_preset", lambda name: tiny_on_shards())
         patch.setattr(run_command, "ConsoleObserver", lambda **keywords: timeline)
         arguments = [
             "run",

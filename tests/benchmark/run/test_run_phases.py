@@ -78,7 +78,7 @@ def test_event_files_of_both_processes_are_one_line(phases):
 def test_complete_phase_is_not_repeated(phases):
     output, _ = phases
     result = run("tiny_phases", output, "--phase", "first")
-    assert result.returncode == 0 and "nothing to do" in result.stdout
+    assert result.returncode == 0 and "phase first is complete" in result.stdout
 
 
 def test_failed_condition(tmp_path):

@@ -10,6 +10,7 @@ import torch
 from benchmark.__main__ import main
 from benchmark.presets import build_preset, preset_names
 from benchmark.run import command as run_command
+from benchmark.run import request as run_request
 from benchmark.run.signals import Terminated
 from openfold_opt.train import trainer
 from openfold_opt.train.graphs.recorder import CaptureError
@@ -20,7 +21,7 @@ from tests.support.synthetic_samples import tiny_config
 def tiny_preset(monkeypatch):
     """Add a preset `tiny`, which needs no GPU."""
     monkeypatch.setattr(
-        run_command,
+        run_request,
         "build_preset",
         lambda name: tiny_config() if name == "tiny" else build_preset(name),
     )
@@ -131,7 +132,7 @@ def tiny(monkeypatch):
 
     def replace(**changes):
         config = dataclasses.replace(tiny_config(), **changes)
-        monkeypatch.setattr(run_command, "build_preset", lambda name: config)
+        monkeypatch.setattr(run_request, "build_preset", lambda name: config)
 
         class Index:
             checksum = "none"
