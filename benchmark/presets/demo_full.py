@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 
 from benchmark.presets import demo
+from openfold_opt.loader.config import DataConfig
 from openfold_opt.losses.config import (
     ExperimentallyResolvedLossConfig,
     LossConfig,
@@ -28,21 +29,23 @@ def build() -> RunConfig:
     """Return four phases. docs/lab_log.md explains the values."""
     config = demo.build()
     heads = dataclasses.replace(config.model.auxiliary_heads, has_tm_score=True)
-    short, medium = (dataclasses.replace(config.data, crop_size=size) for size in (16, 24))
-    # A confidence that later phases train harder; it does not disturb the first steps.
-    loss = dataclasses.replace(config.loss, plddt=PLDDTLossConfig(weight=0.1))
-    two_ranks_a_sample = PhaseConfig(
-        name="second",
-        steps=500,
-        end_lddt_ca=0.75,
-        required_lddt_ca=0.70,
-        global_batch_size=4,
-        local_batch_size=4,
-        dap_size=2,
-        loss=loss,
-        schedule=ScheduleConfig(base_learning_rate=2e-3, decay_steps=(200, 350), decay_factor=0.5),
+    phases = _phases_on_crops(config.data) + _phases_on_whole_chains(config.loss)
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, auxiliary_heads=heads),
+        phases=phases,
+        max_steps=sum(phase.steps for phase in phases),
+        checkpoint=CheckpointConfig(every_steps=100, keep_last=100),
+        # One chunk: as in demo_dap2.
+        parallel=ParallelConfig(dap_chunks=1),
+        local_batch_size=1,
     )
-    phases = (
+
+
+def _phases_on_crops(data: DataConfig) -> tuple[PhaseConfig, ...]:
+    """Return the phases with the batch of the demo, one sample on each rank."""
+    short, medium = (dataclasses.replace(data, crop_size=size) for size in (16, 24))
+    return (
         PhaseConfig(
             name="short_crops",
             steps=600,
@@ -61,30 +64,35 @@ def build() -> RunConfig:
                 base_learning_rate=3e-3, decay_steps=(800, 1300), decay_factor=0.5
             ),
         ),
-        two_ranks_a_sample,
-        dataclasses.replace(
-            two_ranks_a_sample,
-            name="fine_tuning",
-            steps=250,
-            end_lddt_ca=None,
-            required_lddt_ca=None,
-            loss=_finetuning_loss(loss),
-            schedule=ScheduleConfig(
-                base_learning_rate=1e-3, decay_steps=(150, 200), decay_factor=0.5
-            ),
-            evaluate_every_steps=50,
-        ),
     )
-    return dataclasses.replace(
-        config,
-        model=dataclasses.replace(config.model, auxiliary_heads=heads),
-        phases=phases,
-        max_steps=sum(phase.steps for phase in phases),
-        checkpoint=CheckpointConfig(every_steps=100, keep_last=100),
-        # One chunk: as in demo_dap2.
-        parallel=ParallelConfig(dap_chunks=1),
-        local_batch_size=1,
+
+
+def _phases_on_whole_chains(loss: LossConfig) -> tuple[PhaseConfig, ...]:
+    """Return the phases with twice the batch, every sample sharded over both ranks."""
+    # More weight on the confidence than in the first phases, so that it is learned in few steps.
+    loss = dataclasses.replace(loss, plddt=PLDDTLossConfig(weight=0.1))
+    second = PhaseConfig(
+        name="second",
+        steps=500,
+        end_lddt_ca=0.75,
+        required_lddt_ca=0.70,
+        global_batch_size=4,
+        local_batch_size=4,
+        dap_size=2,
+        loss=loss,
+        schedule=ScheduleConfig(base_learning_rate=2e-3, decay_steps=(200, 350), decay_factor=0.5),
     )
+    fine_tuning = dataclasses.replace(
+        second,
+        name="fine_tuning",
+        steps=250,
+        end_lddt_ca=None,
+        required_lddt_ca=None,
+        loss=_finetuning_loss(loss),
+        schedule=ScheduleConfig(base_learning_rate=1e-3, decay_steps=(150, 200), decay_factor=0.5),
+        evaluate_every_steps=50,
+    )
+    return second, fine_tuning
 
 
 def _finetuning_loss(loss: LossConfig) -> LossConfig:
