@@ -24,11 +24,11 @@ from openfold_opt.kernels.interface import KernelConfig
 from openfold_opt.train.build_run import RunPaths, build_model
 from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig
 from openfold_opt.train.config import RunConfig
+from openfold_opt.train.console_observer import ConsoleObserver
 from openfold_opt.train.data_source import DataSource, ShardDataSource
 from openfold_opt.train.errors import NonFiniteError, SetupError
 from openfold_opt.train.observer import (
     CompositeObserver,
-    ConsoleObserver,
     EvaluationReport,
     NullObserver,
     RunInfo,
