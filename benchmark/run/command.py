@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmark.command_line import (
@@ -175,13 +176,14 @@ def _all_data_files(request: RunRequest) -> list[Path]:
 def _run_rank_0(request: RunRequest, launch: LaunchInfo, stop_request: StopRequest) -> int:
     timeout_seconds = request.config.parallel.timeout_seconds
     try:
-        if is_phase_complete(request):
+        identity = identity_of(request)
+        if is_phase_complete(request, identity):
             print(f"run: phase {request.phase} is complete in {request.output_dir}", flush=True)
             broadcast_decision(launch, Decision(is_complete=True), timeout_seconds=timeout_seconds)
             return 0
         if request.tensorboard:
             check_tensorboard()
-        directory = open_output_directory(request)
+        directory = open_output_directory(request, identity)
         cache_cleared = _clear_cache_of_rank_0(directory, request)
     except (BenchmarkError, ValueError, OSError) as error:
         message = str(error) + _advice(error)
@@ -263,16 +265,25 @@ def _clear_cache_of_rank_0(directory: OutputDirectory, request: RunRequest) -> b
         raise
 
 
-def open_output_directory(request: RunRequest) -> OutputDirectory:
-    """Lock the output directory. Data sets are identified by the checksums of their indexes."""
+def identity_of(request: RunRequest) -> dict[str, str | None]:
+    """Return the values that must not change when the run is resumed.
+
+    Data sets are identified by the checksums of their indexes.
+    """
     checkpoint = request.init_checkpoint
-    identity = {
+    return {
         "preset": request.preset,
         "config_hash": config_hash(request.config),
         "data_checksum": data_checksum(request.data_dir, request.distillation_dir),
         "init_checkpoint": None if checkpoint is None else str(checkpoint.resolve()),
         "init_weights": request.init_weights,
     }
+
+
+def open_output_directory(
+    request: RunRequest, identity: Mapping[str, str | None]
+) -> OutputDirectory:
+    """Lock the output directory of a run with this identity."""
     clock_seed = time.time_ns() % SEED_RANGE
     return OutputDirectory(
         request.output_dir,

@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmark.command_line import BenchmarkError
 from benchmark.preflight.job_checks import describe_ranks
 from benchmark.presets import build_preset, preset_names
+from benchmark.run.completed_phases import completed_phases
 from benchmark.run.phase_record import PlannedPhase
 from benchmark.run.state_file import read_state
 from openfold_opt.train.phases import Phase, phases_of
@@ -122,4 +123,5 @@ def remaining_phases(phases: Sequence[Phase], run_dir: Path) -> list[Phase]:
                 "continued; start another one in another directory"
             )
         return []
-    return [phase for phase in phases if phase.name not in state.completed_phases]
+    completed = completed_phases(run_dir, phases, verify=True)
+    return [phase for phase in phases if phase.name not in completed]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.command_line import BenchmarkError
 from benchmark.mlperf.submitter import Submitter, read_submitter
 from benchmark.presets import build_preset, fit_preset, preset_label
+from benchmark.run.completed_phases import completed_phases
 from benchmark.run.settings import apply_settings
 from benchmark.run.state_file import read_state
 from openfold_opt.train.config import RunConfig
@@ -83,10 +85,11 @@ def check_request(args: argparse.Namespace) -> RunRequest:
 def check_ranks(request: RunRequest, num_ranks: int) -> None:
     """Raise ValueError if the ranks do not fit the phases that this process trains."""
     if request.config.phases:
-        completed = completed_phases(request)
+        phases = phases_of(request.config)
+        completed = completed_phases(request.output_dir, phases, verify=False)
         remaining = [
             phase
-            for phase in phases_of(request.config)
+            for phase in phases
             if request.phase in (None, phase.name) and phase.name not in completed
         ]
         check_phase_ranks(remaining, num_ranks)
@@ -108,15 +111,19 @@ def _refuse_other_accumulation(request: RunRequest, fitted: RunConfig) -> None:
         )
 
 
-def completed_phases(request: RunRequest) -> tuple[str, ...]:
-    """Return the names of the phases that earlier processes of this run have completed."""
+def is_phase_complete(request: RunRequest, identity: Mapping[str, str | None]) -> bool:
+    """Return whether an earlier process of this run has completed the requested phase.
+
+    identity: values that the earlier process must share. If it does not, the answer is False, and
+    the run is refused when its output directory is opened.
+    """
     state = read_state(request.output_dir) if request.output_dir.is_dir() else None
-    return () if state is None else state.completed_phases
-
-
-def is_phase_complete(request: RunRequest) -> bool:
-    """Return whether an earlier process has completed the requested phase of this run."""
-    return request.phase is not None and request.phase in completed_phases(request)
+    if request.phase is None or state is None or dict(state.identity) != dict(identity):
+        return False
+    if request.seed not in (None, state.seed):
+        return False
+    phases = phases_of(request.config)
+    return request.phase in completed_phases(request.output_dir, phases, verify=True)
 
 
 def final_score(config: RunConfig) -> float:

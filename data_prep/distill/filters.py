@@ -11,6 +11,7 @@ import numpy as np
 from data_prep.errors import DataPrepError, EntryRejected
 from data_prep.parsers.predicted_mmcif import PredictedChain
 from openfold_opt.protein.reader import ShardReader
+from openfold_opt.protein.same_chain import SequenceTable, comparable_id
 
 OFF = 0
 """Value that switches a filter off."""
@@ -77,9 +78,8 @@ class ValidationChains:
     checksum: str
     """Of the index of their data set."""
     ids: Mapping[str, str]
-    """Chain id in lower case -> chain id."""
-    sequences: Mapping[str, str]
-    """Sequence -> chain id."""
+    """Comparable chain id -> chain id."""
+    sequences: SequenceTable
 
     @classmethod
     def load(cls, data_dir: Path) -> ValidationChains:
@@ -88,13 +88,15 @@ class ValidationChains:
         names = [chain.chain_id for chain in reader.index.chains]
         return cls(
             checksum=reader.index.checksum,
-            ids={name.lower(): name for name in names},
-            sequences={reader.sequence(name): name for name in names},
+            ids={comparable_id(name): name for name in names},
+            sequences=SequenceTable({name: reader.sequence(name) for name in names}),
         )
 
     def check(self, chain_id: str, sequence: str) -> None:
         """Raise EntryRejected if a chain has the id or the sequence of a validation chain."""
-        if chain_id.lower() in self.ids:
-            raise EntryRejected(f"validation chain: {self.ids[chain_id.lower()]} has this id")
-        if sequence in self.sequences:
-            raise EntryRejected(f"validation chain: {self.sequences[sequence]} has this sequence")
+        same_id = self.ids.get(comparable_id(chain_id))
+        if same_id is not None:
+            raise EntryRejected(f"validation chain: {same_id} has this id")
+        same = self.sequences.find(sequence)
+        if same is not None:
+            raise EntryRejected(f"validation chain: {same} has this sequence")

@@ -168,7 +168,7 @@ def agree_on_kernels(
     """
     if device.type != "cpu" or config.kernels == resolve_auto(config.kernels, device):
         return config
-    reasons = gather_objects(cpu_unsupported_reason(), context.world)
+    reasons = gather_objects(cpu_unsupported_reason(), context.training_ranks)
     unsupported = [
         f"rank {rank} cannot use the CPU kernels: {reason}"
         for rank, reason in enumerate(reasons)

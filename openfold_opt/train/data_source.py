@@ -15,9 +15,15 @@ from openfold_opt.loader.decode import decode_batch
 from openfold_opt.loader.device_prefetcher import DevicePrefetcher, build_prefetcher
 from openfold_opt.loader.loader import EvaluationLoader, TrainingLoader
 from openfold_opt.loader.reorder_window import StreamState
-from openfold_opt.loader.sampler import SampleStream, StreamOrigin, TrainingSampler
+from openfold_opt.loader.sampler import (
+    SampleStream,
+    StreamOrigin,
+    TrainingSampler,
+    WeightedChains,
+)
 from openfold_opt.parallel.axis import AxisGroup
-from openfold_opt.parallel.context import ParallelContext
+from openfold_opt.parallel.broadcast import broadcast_object
+from openfold_opt.parallel.context import TRAIN, ParallelContext
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.dataset_split import (
@@ -103,6 +109,8 @@ class ShardDataSource:
         self._data_dir = data_dir
         self._distillation_dir = distillation_dir
         self._checksum: str | None = None
+        self._is_checked = False
+        """Whether the distillation set was compared with the validation chains."""
 
     def checksum(self) -> str:
         if self._checksum is None:
@@ -111,9 +119,16 @@ class ShardDataSource:
         return self._checksum
 
     def open(self, config: RunConfig, context: ParallelContext, *, seed: int) -> OpenData:
-        return ShardData(
-            self._data_dir, config, context, seed=seed, distillation_dir=self._distillation_dir
+        data = ShardData(
+            self._data_dir,
+            config,
+            context,
+            seed=seed,
+            distillation_dir=self._distillation_dir,
+            is_checked=self._is_checked,
         )
+        self._is_checked = True
+        return data
 
 
 class ShardData:
@@ -127,7 +142,9 @@ class ShardData:
         *,
         seed: int,
         distillation_dir: Path | None = None,
+        is_checked: bool = False,
     ) -> None:
+        """is_checked: whether the distillation set is known to have no validation chain."""
         check_distillation(config.selection, distillation_dir)
         index = ShardIndex.load(data_dir)
         chains = select_training(index, config.selection)
@@ -153,7 +170,14 @@ class ShardData:
             distilled=(
                 None
                 if distillation_dir is None
-                else open_distillation(data_dir, distillation_dir, config.selection)
+                else _open_on_ranks(
+                    lambda is_checked: open_distillation(
+                        data_dir, distillation_dir, config.selection, is_checked=is_checked
+                    ),
+                    context.training_ranks,
+                    # Ranks that only evaluate draw no samples.
+                    is_checked=is_checked or context.role != TRAIN,
+                )
             ),
             distillation_probability=config.selection.distillation_probability,
         )
@@ -239,6 +263,25 @@ class ShardData:
         if self._prefetcher is not None:
             self._prefetcher.close()
             self._prefetcher = None
+
+
+def _open_on_ranks(
+    open_set: Callable[[bool], WeightedChains], ranks: AxisGroup, *, is_checked: bool
+) -> WeightedChains:
+    """Open the distillation set on all ranks. Only the first one looks for validation chains in it.
+
+    Raises ValueError on every rank if the first one does.
+    """
+    message: str | None = None
+    if ranks.rank == 0 and not is_checked:
+        try:
+            open_set(False)
+        except ValueError as error:
+            message = str(error)
+    message = broadcast_object(message, ranks)
+    if message is not None:
+        raise ValueError(message)
+    return open_set(True)
 
 
 def split_evaluation(

@@ -5,14 +5,14 @@ A distillation set is a data directory of predicted structures (`python -m data_
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from openfold_opt.loader.sampler import WeightedChains
 from openfold_opt.protein.index import ShardIndex
 from openfold_opt.protein.reader import ShardReader
-from openfold_opt.protein.records import FIRST_OWN_CLUSTER, ChainEntry
+from openfold_opt.protein.records import FIRST_OWN_CLUSTER
+from openfold_opt.protein.same_chain import SequenceTable, comparable_id
 from openfold_opt.protein.selection import training_chains
 from openfold_opt.train.dataset_split import (
     DataSelectionConfig,
@@ -47,15 +47,21 @@ def data_checksum(data_dir: Path, distillation_dir: Path | None) -> str:
 
 
 def open_distillation(
-    data_dir: Path, distillation_dir: Path, selection: DataSelectionConfig
+    data_dir: Path,
+    distillation_dir: Path,
+    selection: DataSelectionConfig,
+    *,
+    is_checked: bool = False,
 ) -> WeightedChains:
     """Return the chains of the distillation set with their sampling weights.
 
     The conditions and weights are those of the training set, except that chains of any release
     date are used: the date of a prediction says nothing about its sequence.
 
+    is_checked: whether an earlier call, or another rank, has looked for leaks.
+
     Raises ValueError if no chain can be used, or if a chain has the id or the sequence of a
-    validation chain, or is in the cluster of a chain that is held out.
+    validation chain or of one that is held out, or is in the cluster of a held-out chain.
     """
     distilled = ShardReader(distillation_dir)
     chains = training_chains(distilled.index, max_release_date=_ANY_DATE)
@@ -64,7 +70,7 @@ def open_distillation(
             f"no chain of the distillation set {distillation_dir} can be used: in all of its "
             f"{len(distilled.index.chains):,} chains one letter is too frequent; distill others"
         )
-    leaks = list(find_leaks(ShardReader(data_dir), distilled, selection))
+    leaks = [] if is_checked else list(find_leaks(ShardReader(data_dir), distilled, selection))
     if leaks:
         raise ValueError(
             f"the distillation set {distillation_dir} has {len(leaks):,} chains that this run must "
@@ -77,37 +83,31 @@ def open_distillation(
 def find_leaks(
     reader: ShardReader, distilled: ShardReader, selection: DataSelectionConfig
 ) -> Iterator[str]:
-    """Yield a description of each distilled chain that is a validation chain or like one.
+    """Yield a description of each distilled chain that the run must not train on.
 
-    Sequences are read only of chains that have the length of a validation chain.
+    Such a chain is a validation chain or held out, or has the sequence of one, or is in the cluster
+    of a chain that is held out. Sequences are read only of chains that have the length of one.
     """
-    validation = select_validation(reader.index, selection)
-    sequences: dict[int, dict[str, str]] = defaultdict(dict)
-    for chain_id in validation:
-        sequence = reader.sequence(chain_id)
-        sequences[len(sequence)].setdefault(sequence, chain_id)
-    ids = {_comparable_id(chain_id): chain_id for chain_id in validation}
-    clusters = _clusters(reader.index, held_out_chains(reader.index, selection))
+    held_out = held_out_chains(reader.index, selection)
+    validation = set(select_validation(reader.index, selection))
+    excluded = sorted(held_out | validation)
+    kinds = {name: "validation" if name in validation else "held-out" for name in excluded}
+    sequences = SequenceTable({name: reader.sequence(name) for name in excluded})
+    ids = {comparable_id(chain_id): chain_id for chain_id in excluded}
+    clusters = _clusters(reader.index, held_out)
     for chain in distilled.index.chains:
-        same_id = ids.get(_comparable_id(chain.chain_id))
+        same_id = ids.get(comparable_id(chain.chain_id))
         if same_id is not None:
-            yield f"{chain.chain_id} (validation chain {same_id} has this id)"
+            yield f"{chain.chain_id} ({kinds[same_id]} chain {same_id} has this id)"
             continue
-        same = _same_sequence(chain, distilled, sequences)
+        same = None
+        if sequences.has_length(chain.sequence_length):
+            same = sequences.find(distilled.sequence(chain.chain_id))
         if same is not None:
-            yield f"{chain.chain_id} (has the sequence of validation chain {same})"
+            yield f"{chain.chain_id} (has the sequence of {kinds[same]} chain {same})"
         elif chain.cluster_id in clusters:
-            held_out = clusters[chain.cluster_id]
-            yield f"{chain.chain_id} (in the cluster of {held_out}, which is held out)"
-
-
-def _same_sequence(
-    chain: ChainEntry, reader: ShardReader, sequences: Mapping[int, Mapping[str, str]]
-) -> str | None:
-    """Return the chain with the same sequence, from a map from length and sequence to chain."""
-    if chain.sequence_length not in sequences:
-        return None
-    return sequences[chain.sequence_length].get(reader.sequence(chain.chain_id))
+            mate = clusters[chain.cluster_id]
+            yield f"{chain.chain_id} (in the cluster of {mate}, which is held out)"
 
 
 def _clusters(index: ShardIndex, chain_ids: Collection[str]) -> dict[int, str]:
@@ -117,9 +117,3 @@ def _clusters(index: ShardIndex, chain_ids: Collection[str]) -> dict[int, str]:
         for chain_id in sorted(chain_ids)
         if 0 <= index.by_id[chain_id].cluster_id < FIRST_OWN_CLUSTER
     }
-
-
-def _comparable_id(chain_id: str) -> tuple[str, str]:
-    """Return a chain id whose PDB id is in lower case."""
-    pdb_id, chain = chain_id.split("_", 1)
-    return pdb_id.lower(), chain

@@ -132,7 +132,7 @@ class RunSummary:
     samples: int
     resumed_from_step: int
     run_seconds: float
-    """From run_start to run_stop."""
+    """From run_start to run_stop, or to the end of the phase."""
     training_seconds: float
     evaluation_seconds: float
     """Time that training waited for evaluations."""
@@ -265,10 +265,10 @@ class NullObserver:
         """
 
     def phase_start(self, report: PhaseReport) -> None:
-        """A phase starts or continues. Not sent by runs with a single phase."""
+        """A phase starts or continues. Not sent by runs without phases."""
 
     def phase_stop(self, report: PhaseReport) -> None:
-        """A phase has ended and its last checkpoint is saved. Not sent with a single phase."""
+        """A phase has ended as required, and its last checkpoint is saved."""
 
     def interval_start(self, *, step: int, samples_at_end: int) -> None:
         """An interval starts after `step` steps; samples_at_end as in EvaluationReport."""
@@ -298,7 +298,7 @@ class NullObserver:
         """A message for the user about a problem that does not stop the run."""
 
     def run_stop(self, *, status: str, samples: int) -> None:
-        """The timed part of the run ends. status: "success" or "aborted"."""
+        """The timed part of the run ends. status: one of those of RunSummary."""
 
     def run_end(self, summary: RunSummary) -> None:
         """The run is finished and its resources are closed."""

@@ -76,6 +76,11 @@ class PhaseConfig:
             value = getattr(self, name)
             if value is not None and not 0.0 < value <= 1.0:
                 raise ValueError(f"phase {self.name}: {name}={value}, expected above 0, at most 1")
+        if (self.end_lddt_ca or 1.0) < (self.required_lddt_ca or 0.0):
+            raise ValueError(
+                f"phase {self.name}: end_lddt_ca={self.end_lddt_ca} ends the phase below "
+                f"required_lddt_ca={self.required_lddt_ca}; expected at least that score"
+            )
         if self.required_by_step is not None and (
             self.required_lddt_ca is None or self.required_by_step > self.steps
         ):

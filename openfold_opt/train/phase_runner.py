@@ -32,7 +32,7 @@ from openfold_opt.train.evaluation.evaluation_worker import EvaluationWorker
 from openfold_opt.train.global_batch import keep_global_batch
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.observer import PhaseReport, RunInfo, RunObserver, RunSummary
-from openfold_opt.train.phase_goal import CONDITION_FAILED
+from openfold_opt.train.phase_goal import CONDITION_FAILED, PHASE_COMPLETE, SUCCESS
 from openfold_opt.train.phases import Phase
 from openfold_opt.train.preemption import StopRequest
 from openfold_opt.train.process_memory import paused_garbage_collection
@@ -188,7 +188,8 @@ class PhaseRunner:
         try:
             if is_first:
                 self._report_data(data)
-            if phase.count > 1:
+            has_phases = bool(self._parts.config.phases)
+            if has_phases:
                 self._observer.phase_start(self._phase_report(info, prepared))
             loop = TrainingLoop(
                 phase,
@@ -205,7 +206,7 @@ class PhaseRunner:
                 summary = loop.run(started=started)
             if summary.status == CONDITION_FAILED:
                 self.failed_condition = loop.goal.describe_failure(summary.steps)
-            if phase.count > 1 and self.failed_condition is None:
+            if has_phases and summary.status in (SUCCESS, PHASE_COMPLETE):
                 self._observer.phase_stop(
                     replace(
                         self._phase_report(info, prepared),

@@ -45,6 +45,8 @@ class Phase:
     use. Otherwise the stream skips the samples that they left unused.
     """
     has_own_schedule: bool
+    is_declared: bool
+    """Whether the configuration of the run has phases."""
     next_batch_size: int | None
     """Global batch of the next phase; None: this is the last one."""
 
@@ -92,6 +94,7 @@ def phases_of(config: RunConfig) -> tuple[Phase, ...]:
                 settings=phase,
                 first_sample=first_sample,
                 has_own_schedule=phase.schedule is not None,
+                is_declared=bool(config.phases),
                 next_batch_size=batches[index + 1] if index + 1 < len(settings) else None,
             )
         )

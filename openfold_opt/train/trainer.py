@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from threading import Lock
@@ -10,7 +11,7 @@ import torch
 from torch.distributed import PrefixStore, Store
 
 from openfold_opt.loader.supervisor import prepare_to_start_workers
-from openfold_opt.parallel.broadcast import barrier, broadcast_object
+from openfold_opt.parallel.broadcast import barrier, broadcast_object, gather_objects
 from openfold_opt.parallel.context import ParallelContext, build_parallel_context
 from openfold_opt.parallel.heartbeat import (
     Heartbeat,
@@ -137,7 +138,7 @@ class Trainer:
         summaries: list[RunSummary] = []
         runner: PhaseRunner | None = None
         checkpoints = CheckpointStore(self._paths.checkpoint_dir, self._config.checkpoint)
-        for number in range(len(phases)):
+        for number in itertools.count():
             # A later phase reads its checkpoint in the same way as a new process does.
             start = find_phase_start(
                 phases,
@@ -158,7 +159,7 @@ class Trainer:
             # A request that an evaluation rank passed on too late counts for this phase.
             self._stop_request.is_acknowledged = False
             is_last = requested is not None or start.phase.is_last
-            context = self._connect_phase(start.phase, store, device)
+            context = self._connect_phase(start.phase, number, store, device)
             runner = PhaseRunner(
                 self._parts(device),
                 start.phase,
@@ -172,6 +173,11 @@ class Trainer:
                 summaries.append(summary)
             if is_last or self._has_ended:
                 break
+            if any(gather_objects(self._stop_request.is_raised, context.world)):
+                raise PreemptedError(
+                    f"stopped on request at the end of {start.phase.title}; its last checkpoint is "
+                    "complete, and the same command continues the run"
+                )
             context.close()
         return join_summaries(summaries) if summary is not None else None
 
@@ -207,15 +213,18 @@ class Trainer:
         return summary
 
     def _connect_phase(
-        self, phase: Phase, store: Store | None, device: torch.device
+        self, phase: Phase, number: int, store: Store | None, device: torch.device
     ) -> ParallelContext:
-        """Build the process groups of a phase. The first call also starts the heartbeat."""
+        """Build the process groups of a phase. The first call also starts the heartbeat.
+
+        number: of phases that this process trained before.
+        """
         self._context = build_parallel_context(
             phase.config.parallel,
             self._launch,
             device=device,
-            # Keys of one phase must not be read in the next.
-            store=None if store is None else PrefixStore(f"phase {phase.index}", store),
+            # Keys of one phase must not be read in the next, even if a phase is repeated.
+            store=None if store is None else PrefixStore(f"phase {number}", store),
         )
         if isinstance(self._heartbeat, SilentHeartbeat) and not isinstance(
             self._heartbeat, Heartbeat

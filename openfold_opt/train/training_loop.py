@@ -101,8 +101,8 @@ class TrainingLoop:
                 origin=StreamOrigin(
                     steps_before=progress.phase.steps_before,
                     first_sample=phase.first_sample,
-                    # The last phase may get more steps when the run is resumed.
-                    num_steps=None if phase.is_last else phase.settings.steps,
+                    # A run without phases may get more steps when it is resumed.
+                    num_steps=phase.settings.steps if phase.is_declared else None,
                 ),
             ),
             mark_consumed=self._data.mark_consumed,
@@ -141,7 +141,9 @@ class TrainingLoop:
         """
         self._started = started
         try:
-            return self._run()
+            # Also while the last checkpoint is saved, which a signal must not interrupt.
+            with self._stop_request.watched():
+                return self._run()
         finally:
             self._saver.close()
 
@@ -149,27 +151,26 @@ class TrainingLoop:
         saved_step = self._progress.step
         stop_flags: tuple[str, ...] = ()
         try:
-            with self._stop_request.watched():
-                if self._is_evaluation_missing():
+            if self._is_evaluation_missing():
+                self._evaluate()
+            elif self._progress.lddt_ca is not None:
+                # A resumed run stops again unless the required score was changed.
+                if not self._goal.is_condition_met(self._progress.step):
+                    self._end(CONDITION_FAILED)
+            while (
+                not stop_flags
+                and not self._is_over()
+                and self._progress.step < self._goal.last_step
+            ):
+                stop_flags = self._train(self._next_due_step())
+                if not stop_flags and self._is_evaluation_due(self._progress.step):
                     self._evaluate()
-                elif self._progress.lddt_ca is not None:
-                    # A resumed run stops again unless the required score was changed.
-                    if not self._goal.is_condition_met(self._progress.step):
-                        self._end(CONDITION_FAILED)
-                while (
-                    not stop_flags
-                    and not self._is_over()
-                    and self._progress.step < self._goal.last_step
-                ):
-                    stop_flags = self._train(self._next_due_step())
-                    if not stop_flags and self._is_evaluation_due(self._progress.step):
-                        self._evaluate()
-                    if not stop_flags and self._is_checkpoint_due() and not self._is_over():
-                        self._note_streams()
-                        self._saver.begin()
-                        saved_step = self._progress.step
-                if "asked to stop" in stop_flags and "phase over" not in stop_flags:
-                    self._stop_early()
+                if not stop_flags and self._is_checkpoint_due() and not self._is_over():
+                    self._note_streams()
+                    self._saver.begin()
+                    saved_step = self._progress.step
+            if "asked to stop" in stop_flags and "phase over" not in stop_flags:
+                self._stop_early()
             # After the stop flag "phase over", no further evaluation is needed.
             self._handle_reports(self._evaluations.drain() if not stop_flags else ())
             self._agree_on_status()
@@ -379,7 +380,7 @@ class TrainingLoop:
     def _take_snapshot(self) -> Snapshot:
         facts = {"init_checkpoint_sha256": self._prepared.init_checkpoint_sha256}
         identity = self._prepared.identity
-        if self._status == PHASE_COMPLETE:
+        if self._progress.phase.index != self._phase.index:
             assert self._phase.next_batch_size is not None
             identity = replace(identity, global_batch_size=self._phase.next_batch_size)
         return take_snapshot(self._prepared.train_step, self._progress, identity, facts=facts)

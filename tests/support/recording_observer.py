@@ -43,9 +43,20 @@ class Recorder:
         return receive
 
 
-def train(config, folder, *, seed=3, source=None, launch=None, init_checkpoint=None, phase=None):
+def train(
+    config,
+    folder,
+    *,
+    seed=3,
+    source=None,
+    launch=None,
+    init_checkpoint=None,
+    phase=None,
+    recorder=None,
+    stop_request=None,
+):
     """Run a configuration in this process. Return the summary and the recorded events."""
-    recorder = Recorder()
+    recorder = recorder or Recorder()
     trainer = Trainer(
         config,
         data=source or MemorySource(),
@@ -54,6 +65,7 @@ def train(config, folder, *, seed=3, source=None, launch=None, init_checkpoint=N
         observer=recorder,
         launch=launch or LaunchInfo(),
         phase=phase,
+        stop_request=stop_request,
     )
     summary = trainer.run()
     return summary, recorder

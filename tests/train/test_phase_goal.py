@@ -137,8 +137,9 @@ def test_the_condition_may_change_when_a_run_is_resumed():
         ({"end_lddt_ca": 1.5}, "end_lddt_ca=1.5, expected above 0"),
         ({"required_by_step": 3}, "required_by_step=3 needs required_lddt_ca"),
         ({"required_lddt_ca": 0.5, "required_by_step": 11}, "may be at most steps=10"),
+        ({"required_lddt_ca": 0.8, "end_lddt_ca": 0.7}, "ends the phase below"),
     ],
-    ids=["name", "steps", "score", "deadline without score", "late deadline"],
+    ids=["name", "steps", "score", "deadline without score", "late deadline", "low end"],
 )
 def test_faulty_phases_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):

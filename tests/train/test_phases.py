@@ -12,7 +12,8 @@ from openfold_opt.train.dataset_split import DataSelectionConfig, select_trainin
 from openfold_opt.train.errors import PhaseConditionError, SetupError
 from openfold_opt.train.evaluation.evaluator import EvaluationConfig
 from openfold_opt.train.phase_config import PhaseConfig
-from tests.support.recording_observer import train
+from openfold_opt.train.preemption import PreemptedError, StopRequest
+from tests.support.recording_observer import Recorder, train
 from tests.support.run_ranks import Ranks
 from tests.support.synthetic_samples import tiny_config
 from tests.support.synthetic_shards import write_synthetic_shards
@@ -177,6 +178,59 @@ def test_a_run_resumes_in_its_phase(tmp_path):
             report.loss for report in whole.steps[stop:]
         ]
         assert_same_bits(folder, tmp_path / "whole", step=6)
+
+
+class DamagingRecorder(Recorder):
+    """Damages the checkpoint of a step once, right after it was saved."""
+
+    def __init__(self, step):
+        super().__init__()
+        self._damaged = step
+
+    def checkpoint_saved(self, path, *, step):
+        if step == self._damaged:
+            self._damaged = None
+            file = next(path.glob("*.distcp"))
+            file.write_bytes(file.read_bytes()[:-1])
+
+
+def test_a_phase_is_repeated_if_its_last_checkpoint_is_damaged(tmp_path):
+    _, whole = train(tiny_phases(FIRST, SECOND), tmp_path / "whole")
+    recorder = DamagingRecorder(3)
+    summary, _ = train(tiny_phases(FIRST, SECOND), tmp_path / "run", recorder=recorder)
+    assert (summary.status, summary.steps) == ("success", 6)
+    assert [report.step for report in recorder.steps] == [1, 2, 3, 3, 4, 5, 6]
+    assert len(recorder.warnings) == 1 and "falling back" in recorder.warnings[0]
+    assert_same_bits(tmp_path / "run", tmp_path / "whole", step=6)
+    assert recorder.steps[-1].loss == whole.steps[-1].loss
+
+
+def test_a_phase_that_max_steps_cuts_is_not_reported_as_complete(tmp_path):
+    summary, recorder = train(tiny_phases(FIRST, SECOND, max_steps=2), tmp_path)
+    assert summary.status == "aborted"
+    assert recorder.names.count("phase_start") == 1 and "phase_stop" not in recorder.names
+
+
+class StoppingRecorder(Recorder):
+    """Requests a stop at the end of the first phase, when the training loop has ended."""
+
+    def __init__(self, stop_request):
+        super().__init__()
+        self._stop_request = stop_request
+
+    def phase_stop(self, report):
+        self._stop_request.is_raised = True
+
+
+def test_a_stop_request_at_a_boundary_ends_the_process_there(tmp_path):
+    stop_request = StopRequest()
+    recorder = StoppingRecorder(stop_request)
+    config = tiny_phases(FIRST, SECOND)
+    with pytest.raises(PreemptedError, match=r"at the end of phase first \(1 of 2\)"):
+        train(config, tmp_path, recorder=recorder, stop_request=stop_request)
+    assert recorder.names.count("phase_start") == 1
+    summary, recorder = train(config, tmp_path)
+    assert (summary.status, [report.step for report in recorder.steps]) == ("success", [4, 5, 6])
 
 
 def test_only_the_requested_phase_is_trained(tmp_path):

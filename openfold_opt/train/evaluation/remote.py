@@ -121,16 +121,18 @@ class RemoteEvaluation:
         )
 
     def _poll(self) -> None:
-        """Collect the reports of finished evaluations, in any order."""
+        """Collect the reports of finished evaluations, in the order of their requests."""
         if self._sender is None:
             return
         self._sender.check()
         store = self._store
         self.is_stop_requested = self.is_stop_requested or store.check([STOP_KEY])
         for number in list(self._in_progress):
-            if store.check([scores_key(number)]):
-                result = json.loads(store.get(scores_key(number)))
-                self._reports.append(self._build_report(result, self._in_progress.pop(number)))
+            if not store.check([scores_key(number)]):
+                # Another group may have finished a later evaluation; reports keep their order.
+                break
+            result = json.loads(store.get(scores_key(number)))
+            self._reports.append(self._build_report(result, self._in_progress.pop(number)))
 
     @staticmethod
     def _build_report(result: dict, point: EvaluationPoint) -> EvaluationReport:

@@ -1,10 +1,13 @@
 """`benchmark phases`: the phases of a preset, their ranks, and those that remain."""
 
 import pytest
+import torch
 
 from benchmark.__main__ import main
 from benchmark.preflight.job_checks import check_ranks
 from benchmark.presets import build_preset
+from openfold_opt.model.published_weights.checkpoint_folder import Snapshot
+from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig, CheckpointStore
 from openfold_opt.train.phases import find_phase
 from tests.support.phased_run import write_state
 
@@ -68,15 +71,31 @@ def test_ranks_that_do_not_fit_are_refused(phases, ranks, message):
     assert code == 2 and lines == [] and message in error and error.count("\n") == 1
 
 
+def write_checkpoint(run_dir, *, step, phase):
+    snapshot = Snapshot(
+        step=step,
+        samples_seen=step,
+        lddt_ca=None,
+        facts={"phase": {"index": phase}},
+        layout={"weight": (0, (2,))},
+        tensors={"values": torch.zeros(2)},
+    )
+    CheckpointStore(run_dir / "checkpoints", CheckpointConfig()).save(snapshot)
+
+
 def test_remaining_phases(phases, tmp_path):
     assert phases("--remaining", str(tmp_path / "none"))[1] == ["first", "second"]
-    for status, completed, expected in (
-        ("running", [], ["first", "second"]),
-        ("phase complete", ["first"], ["second"]),
-        ("preempted", ["first"], ["second"]),
-    ):
-        write_state(tmp_path, status, phase="first", completed_phases=completed)
-        assert phases("--remaining", str(tmp_path))[1] == expected
+    # The checkpoints decide: a process may be killed before it writes run.json.
+    write_state(tmp_path, "running", phase="first", completed_phases=[])
+    assert phases("--remaining", str(tmp_path))[1] == ["first", "second"]
+    write_checkpoint(tmp_path, step=4, phase=0)
+    assert phases("--remaining", str(tmp_path))[1] == ["first", "second"]
+    write_checkpoint(tmp_path, step=6, phase=1)
+    assert phases("--remaining", str(tmp_path))[1] == ["second"]
+    # The run resumes from the checkpoint before a damaged one.
+    tensors = next((tmp_path / "checkpoints" / "step_00000006").glob("*.distcp"))
+    tensors.write_bytes(tensors.read_bytes()[:-1])
+    assert phases("--remaining", str(tmp_path))[1] == ["first", "second"]
     write_state(tmp_path, "finished", outcome="success")
     assert [line for line in phases("--remaining", str(tmp_path))[1] if line] == []
     write_state(tmp_path, "finished", outcome="target not reached")
