@@ -111,7 +111,7 @@ check_arguments() {
     for name in "${!walltimes[@]}"; do
         [ -n "${configs[$name]:-}" ] || refuse "--walltime of $name: no --phase has this name"
     done
-    for name in data_dir init_checkpoint; do
+    for name in data_dir distillation_dir init_checkpoint; do
         [ -z "${!name}" ] || [ -e "${!name}" ] || refuse "${!name} does not exist; correct it"
     done
     [ -n "$is_dry_run" ] || command -v sbatch >/dev/null ||
@@ -196,7 +196,8 @@ check_directory() {
 
 # describe_chain: print what must not change when the chain is continued
 describe_chain() {
-    printf '%s\n' "preset=$preset" "data_dir=$data_dir" "init_checkpoint=$init_checkpoint" "seed=$seed"
+    printf '%s\n' "preset=$preset" "data_dir=$data_dir" "init_checkpoint=$init_checkpoint" "seed=$seed" \
+        "distillation_datadir=$distillation_dir" "run_options=${RUN_OPTIONS:-}"
 }
 
 write_files() {
@@ -206,8 +207,9 @@ write_files() {
     for name in "${phases[@]}"; do
         echo "$name ${configs[$name]} ${ranks[$name]}"
     done >"$chain_dir/phases.txt"
-    printf 'cd %q && DATADIR=%q INIT_CHECKPOINT=%q RUN_OPTIONS=%q %s\n' "$PWD" "$data_dir" \
-        "$init_checkpoint" "${RUN_OPTIONS:-}" "$command_line" >"$chain_dir/command.txt"
+    printf 'cd %q && DATADIR=%q INIT_CHECKPOINT=%q DISTILLATION_DATADIR=%q RUN_OPTIONS=%q %s\n' "$PWD" \
+        "$data_dir" "$init_checkpoint" "$distillation_dir" "${RUN_OPTIONS:-}" "$command_line" \
+        >"$chain_dir/command.txt"
 }
 
 # shellcheck disable=SC2030  # The job gets the variables, this script does not.
@@ -217,6 +219,7 @@ submit() (
     read_config "$1"
     export PRESET="$preset" PHASE="$1" JOB_DIR="$chain_dir" LOGDIR="$chain_dir" SEED="$seed"
     export DATADIR="$data_dir" INIT_CHECKPOINT="$init_checkpoint" WALLTIME
+    export DISTILLATION_DATADIR="$distillation_dir"
     # shellcheck disable=SC2046  # The options have no spaces.
     set -- $(openfold_request) "--job-name=openfold-$SYSTEM-$1" "--output=$chain_dir/job-%j.out" \
         ${2:+"--dependency=afterok:$2" --kill-on-invalid-dep=yes} "${sbatch_options[@]}" \
@@ -234,7 +237,7 @@ show_command() {
     local name
     printf 'source %q && ' "$(config_file "$1")"
     shift
-    for name in PRESET PHASE JOB_DIR LOGDIR SEED DATADIR INIT_CHECKPOINT; do
+    for name in PRESET PHASE JOB_DIR LOGDIR SEED DATADIR DISTILLATION_DATADIR INIT_CHECKPOINT; do
         [ -z "${!name}" ] || printf '%s=%q ' "$name" "${!name}"
     done
     # After sourcing, sbatch alone is a function that adds options.
@@ -261,12 +264,13 @@ submit_all() {
 
 preset='' chain_dir='' seed='' is_dry_run='' has_checks=1 phases=() remaining=() sbatch_options=()
 # shellcheck disable=SC2031  # submit sets them for the jobs.
-data_dir="${DATADIR:-}" init_checkpoint="${INIT_CHECKPOINT:-}"
+data_dir="${DATADIR:-}" init_checkpoint="${INIT_CHECKPOINT:-}" distillation_dir="${DISTILLATION_DATADIR:-}"
 declare -A configs=() walltimes=() ranks=()
 command_line="$(printf '%q ' "$0" "$@")"
 parse_arguments "$@"
 check_arguments
 data_dir="$(absolute "$data_dir")" init_checkpoint="$(absolute "$init_checkpoint")"
+distillation_dir="$(absolute "$distillation_dir")"
 [[ "$preset" != *.py ]] || preset="$(absolute "$preset")"
 read_ranks
 check_directory

@@ -15,7 +15,7 @@ set_container() {
     container_srun=() container_command=()
     mounts="$LOGDIR:$LOGDIR,$JOB_DIR:$JOB_DIR"
     [ "$CODE_DIR" != "$OPENFOLD_ROOT" ] || mounts+=",$OPENFOLD_ROOT:$OPENFOLD_ROOT"
-    for path in "$DATADIR" "$INIT_CHECKPOINT"; do [ -z "$path" ] || mounts+=",$path:$path:ro"; done
+    for path in "$DATADIR" "${DISTILLATION_DATADIR:-}" "$INIT_CHECKPOINT"; do [ -z "$path" ] || mounts+=",$path:$path:ro"; done
     [ -z "${CONTAINER_MOUNTS:-}" ] || mounts+=",$CONTAINER_MOUNTS"
     case "$CONTAINER" in
     none) container_srun=("--chdir=$CODE_DIR") ;;

@@ -21,6 +21,7 @@ def test_defaults_equal_the_values_of_the_benchmark():
         "shuffled_template_hits": 20,
         "max_recycling_iterations": 3,
         "clamped_fape_probability": 0.9,
+        "distillation_max_msa_rows": 1000,
     }
     assert DataConfig().num_passes == 4
 

@@ -13,6 +13,7 @@ import dataclasses
 
 from benchmark.presets import demo_2x2
 from openfold_opt.train.phase_config import PhaseConfig
+from tests.support.run_checkpoints import write_checkpoint
 
 
 def build():
@@ -98,8 +99,9 @@ def test_same_command_continues_with_the_first_incomplete_phase(submit):
     assert submit(*PHASES, "--seed", "5").returncode == 0
     run = submit.folder / "run_1"
     run.mkdir()
-    state = '{"status": "phase complete", "resumable": true, "phase": "first", '
-    (run / "run.json").write_text(state + '"completed_phases": ["first"]}')
+    state = '{"status": "phase complete", "resumable": true, "phase": "first"}'
+    (run / "run.json").write_text(state)
+    write_checkpoint(run, step=4, phase=1)
     queued = submit(*PHASES, "--seed", "5", "--no-checks", QUEUED="yes")
     assert queued.returncode == 2 and "scancel 11 12" in queued.stderr
     other = submit(*PHASES, "--seed", "6", "--no-checks")

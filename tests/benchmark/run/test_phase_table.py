@@ -1,13 +1,10 @@
 """`benchmark phases`: the phases of a preset, their ranks, and those that remain."""
 
 import pytest
-import torch
 
 from benchmark.__main__ import main
 from benchmark.preflight.job_checks import check_ranks
 from benchmark.presets import build_preset
-from openfold_opt.model.published_weights.checkpoint_folder import Snapshot
-from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig, CheckpointStore
 from openfold_opt.train.phases import find_phase
 from tests.support.phased_run import write_state
 
@@ -16,6 +13,7 @@ import dataclasses
 
 from benchmark.presets import demo_2x2
 from openfold_opt.train.phase_config import PhaseConfig
+from tests.support.run_checkpoints import write_checkpoint
 
 
 def build():
@@ -69,18 +67,6 @@ def test_phases_are_listed_with_their_ranks(phases):
 def test_ranks_that_do_not_fit_are_refused(phases, ranks, message):
     code, lines, error = phases(*(word for text in ranks for word in ("--ranks", text)))
     assert code == 2 and lines == [] and message in error and error.count("\n") == 1
-
-
-def write_checkpoint(run_dir, *, step, phase):
-    snapshot = Snapshot(
-        step=step,
-        samples_seen=step,
-        lddt_ca=None,
-        facts={"phase": {"index": phase}},
-        layout={"weight": (0, (2,))},
-        tensors={"values": torch.zeros(2)},
-    )
-    CheckpointStore(run_dir / "checkpoints", CheckpointConfig()).save(snapshot)
 
 
 def test_remaining_phases(phases, tmp_path):

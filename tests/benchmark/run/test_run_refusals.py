@@ -12,7 +12,7 @@ from benchmark.presets import build_preset, preset_names
 from benchmark.run import command as run_command
 from benchmark.run import request as run_request
 from benchmark.run.signals import Terminated
-from openfold_opt.train import trainer
+from openfold_opt.train import phase_runner
 from openfold_opt.train.graphs.recorder import CaptureError
 from tests.support.synthetic_samples import tiny_config
 
@@ -227,7 +227,7 @@ def test_a_failed_capture_of_a_cuda_graph(tiny, tmp_path, capsys, monkeypatch):
     def fail(*args, **options):
         raise CaptureError("a CUDA graph could not be recorded: set cuda_graphs=False")
 
-    monkeypatch.setattr(trainer, "warm_up", fail)
+    monkeypatch.setattr(phase_runner, "warm_up", fail)
     tiny()
     assert run(tmp_path) == 2
     message = capsys.readouterr().err
