@@ -7,13 +7,14 @@ import sys
 
 import pytest
 
+from tests.support.run_checkpoints import write_checkpoint
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PRESET = """
 import dataclasses
 
 from benchmark.presets import demo_2x2
 from openfold_opt.train.phase_config import PhaseConfig
-from tests.support.run_checkpoints import write_checkpoint
 
 
 def build():

@@ -7,13 +7,13 @@ from benchmark.preflight.job_checks import check_ranks
 from benchmark.presets import build_preset
 from openfold_opt.train.phases import find_phase
 from tests.support.phased_run import write_state
+from tests.support.run_checkpoints import write_checkpoint
 
 PRESET = """
 import dataclasses
 
 from benchmark.presets import demo_2x2
 from openfold_opt.train.phase_config import PhaseConfig
-from tests.support.run_checkpoints import write_checkpoint
 
 
 def build():
