@@ -174,6 +174,16 @@ def test_distilled_chains_of_a_held_out_cluster_are_refused(folder, tmp_path):
     open_data(folder, config(), "relatives").close()
 
 
+def test_a_distilled_copy_of_a_held_out_chain_is_refused(folder):
+    """9000_A is no validation chain, but in the cluster of one."""
+    structure = predicted(ShardReader(folder / "shards"), "9000_A", name="copy_A")
+    distill(folder, "copies", [structure])
+    held_out = dataclasses.replace(SELECTION, exclude_validation=True)
+    with pytest.raises(ValueError, match=r"copy_A \(has the sequence of held-out chain 9000_A\)"):
+        open_data(folder, config(selection=held_out), "copies")
+    open_data(folder, config(), "copies").close()
+
+
 def test_messages_name_the_data_set_of_a_sample(folder):
     sampler = TrainingSampler(
         ["9002_A"],
