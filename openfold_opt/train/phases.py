@@ -117,6 +117,8 @@ def _config_of(config: RunConfig, phase: PhaseConfig) -> RunConfig:
 
     Raises ValueError, which names the phase, if the fields do not fit together.
     """
+    if not config.phases:
+        return config
     changes = {name: getattr(phase, name) for name in _COPIED if getattr(phase, name) is not None}
     ranks = {
         name: getattr(phase, name)
@@ -128,6 +130,4 @@ def _config_of(config: RunConfig, phase: PhaseConfig) -> RunConfig:
     try:
         return replace(config, phases=(), parallel=replace(config.parallel, **ranks), **changes)
     except ValueError as error:
-        if not config.phases:
-            raise
         raise ValueError(f"phase {phase.name}: {error}") from error

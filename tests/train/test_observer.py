@@ -168,8 +168,10 @@ def test_the_console_shows_aborted_as_target_not_reached():
 
 def test_step_lines_show_the_total_and_the_time_left(monkeypatch):
     clock = iter([100.0, 130.0, 160.0])
-    monkeypatch.setattr("openfold_opt.train.observer.time.monotonic", lambda: next(clock))
-    monkeypatch.setattr("openfold_opt.train.observer.describe_resolved", lambda *_, **__: "")
+    monkeypatch.setattr("openfold_opt.train.console_observer.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr(
+        "openfold_opt.train.console_observer.describe_resolved", lambda *_, **__: ""
+    )
     stream = io.StringIO()
     observer = ConsoleObserver(log_every_steps=10, stream=stream)
     info = RunInfo(
