@@ -1,4 +1,4 @@
-"""Write a text file as a whole."""
+"""Write a text file as a whole, and append to a file."""
 
 from __future__ import annotations
 
@@ -17,3 +17,16 @@ def replace_text(path: Path, text: str) -> None:
         return
     with replacing(path) as file:
         file.write(text.encode())
+
+
+def append_bytes(path: Path, content: bytes) -> None:
+    """Append to a file.
+
+    Raises OSError, which names the file: the error of a failed write does not have its name.
+    """
+    try:
+        with open(path, "ab") as file:
+            file.write(content)
+    except OSError as error:
+        error.filename = str(path)
+        raise

@@ -57,6 +57,11 @@ class PlannedPhase:
         return cls(**{name: content[name] for name in names})
 
     @property
+    def final_lddt_ca(self) -> float | None:
+        """The score that the phase should reach at its end; None if it needs none."""
+        return self.end_lddt_ca or self.required_lddt_ca
+
+    @property
     def condition(self) -> str | None:
         """End and condition of the phase as text; None if it has neither."""
         texts = []

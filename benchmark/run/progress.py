@@ -56,8 +56,7 @@ class RunPlan:
     @property
     def final_lddt_ca(self) -> float:
         """The score that the run should reach at its end."""
-        last = self.phases[-1] if self.phases else None
-        in_phase = None if last is None else last.end_lddt_ca or last.required_lddt_ca
+        in_phase = self.phases[-1].final_lddt_ca if self.phases else None
         return in_phase or self.target_lddt_ca
 
     @property

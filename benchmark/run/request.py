@@ -12,6 +12,7 @@ from benchmark.command_line import BenchmarkError
 from benchmark.mlperf.submitter import Submitter, read_submitter
 from benchmark.presets import build_preset, fit_preset, preset_label
 from benchmark.run.completed_phases import completed_phases
+from benchmark.run.phase_record import PlannedPhase
 from benchmark.run.settings import apply_settings
 from benchmark.run.state_file import read_state
 from openfold_opt.train.config import RunConfig
@@ -123,13 +124,17 @@ def is_phase_complete(request: RunRequest, identity: Mapping[str, str | None]) -
     if request.seed not in (None, state.seed):
         return False
     phases = phases_of(request.config)
-    return request.phase in completed_phases(request.output_dir, phases, verify=True)
+    # Descriptions first: the tensors of a checkpoint are read only if the phase seems complete.
+    return all(
+        request.phase in completed_phases(request.output_dir, phases, verify=verify)
+        for verify in (False, True)
+    )
 
 
 def final_score(config: RunConfig) -> float:
     """Return the lDDT-Ca that a run should reach at its end."""
-    last = phases_of(config)[-1].settings
-    return last.end_lddt_ca or last.required_lddt_ca or config.evaluation.target_lddt_ca
+    last = PlannedPhase.from_json(vars(phases_of(config)[-1].settings))
+    return last.final_lddt_ca or config.evaluation.target_lddt_ca
 
 
 def continuing_command(request: RunRequest) -> str:

@@ -13,6 +13,7 @@ from benchmark.machine import CHECKOUT, describe_machine, describe_versions
 from benchmark.replace_file import replace_text
 from benchmark.run.failure import describe_failure
 from benchmark.run.output_directory import OutputDirectory
+from benchmark.run.phase_record import PhaseRecord
 from benchmark.run.run_clock import RunClock
 from openfold_opt.train.config import RunConfig, config_as_dict
 from openfold_opt.train.observer import NullObserver, PhaseReport, RunInfo, RunSummary, StepReport
@@ -65,8 +66,8 @@ class RunRecord(NullObserver):
         self._has_failed = False
         self._phases: list[object] = []
         """The phases of the run as the preset declares them."""
-        self._num_phases = 0
-        """Number of phases that this process started."""
+        self._first_content: Mapping[str, object] | None = None
+        """The record that init_stop wrote, until the first phase of this process starts."""
 
     def init_start(self, config: RunConfig, *, seed: int) -> None:
         """Remember the phases of the run."""
@@ -83,6 +84,7 @@ class RunRecord(NullObserver):
             "machine": describe_machine(),
         }
         self._write_config(self._config_path(), content)
+        self._first_content = content
         _warn_of_commit(versions["commit"], code.uncommitted)
 
     def _config_path(self) -> Path:
@@ -115,21 +117,19 @@ class RunRecord(NullObserver):
     def phase_start(self, report: PhaseReport) -> None:
         """Record the phase, and the configuration of a later phase of this process."""
         self._directory.mark_phase(report.name)
-        phase = {
-            "name": report.name,
-            "number": report.number,
-            "count": report.count,
-            "steps_before": report.steps_before,
-            "last_step": report.last_step,
-        }
+        phase = PhaseRecord(
+            name=report.name,
+            number=report.number,
+            count=report.count,
+            steps_before=report.steps_before,
+            last_step=report.last_step,
+        )
         path = self._config_path()
-        self._num_phases += 1
-        if self._num_phases == 1:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        else:
+        content, self._first_content = self._first_content, None
+        if content is None:
             content = self._describe_run(report.info)
             path = path.with_name(f"{path.stem}_phase_{report.number}.json")
-        self._write_config(path, content | {"phase": phase})
+        self._write_config(path, {**content, "phase": asdict(phase)})
 
     def phase_stop(self, report: PhaseReport) -> None:
         """Record that the phase has ended."""

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmark.replace_file import replace_text
+from benchmark.replace_file import append_bytes, replace_text
 from benchmark.run.curves import (
     EVALUATION_CURVE,
     LOSS_CURVE,
@@ -164,13 +164,7 @@ def _end_last_line(path: Path) -> None:
 
 def _append(path: Path, record: Mapping[str, object]) -> None:
     line = json.dumps(_without_nan(record), allow_nan=False) + "\n"
-    try:
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(line)
-    except OSError as error:
-        # The error of a failed write does not have the name of the file.
-        error.filename = str(path)
-        raise
+    append_bytes(path, line.encode())
 
 
 def _without_nan(value: Any) -> Any:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from benchmark.command_line import BenchmarkError
+from benchmark.replace_file import append_bytes
 from openfold_opt.train.build_run import peak_memory_bytes
 from openfold_opt.train.observer import (
     EvaluationReport,
@@ -137,10 +138,4 @@ class TensorBoardObserver(NullObserver):
 
         record = io.BytesIO()
         RecordWriter(record).write(event.SerializeToString())
-        try:
-            with open(self._path, "ab") as file:
-                file.write(record.getvalue())
-        except OSError as error:
-            # The error of a failed write does not have the name of the file.
-            error.filename = str(self._path)
-            raise
+        append_bytes(self._path, record.getvalue())

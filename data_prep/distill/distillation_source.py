@@ -180,7 +180,7 @@ class DistillationSource:
         return {}
 
     def read_clusters(self) -> ClusterOf:
-        """Return the cluster of each chain: that of the table, or one of its own."""
+        """Return the cluster of each chain: that of the table, or a separate one."""
         known = {} if self.clusters is None else read_clusters(self.clusters)
         numbers = itertools.count(FIRST_OWN_CLUSTER)
         return lambda chain_id, entity_keys: _cluster(chain_id, known, lambda: next(numbers))

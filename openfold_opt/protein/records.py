@@ -33,7 +33,7 @@ class ChainEntry:
     cluster_id: int
     """0-based line of the cluster file, or -1 if the chain is in no cluster.
 
-    FIRST_OWN_CLUSTER and above: a distilled chain in a cluster of its own.
+    FIRST_OWN_CLUSTER and above: a distilled chain in a separate cluster.
     """
     sequence_length: int
     commonest_letter_count: int

@@ -209,13 +209,7 @@ class ShardData:
             self._sampler,
             data=self._config.data,
             loader=self._config.loader,
-            stream=SampleStream(
-                rank=self._data_axis.rank,
-                size=self._data_axis.size,
-                local_batch_size=self._config.local_batch_size,
-                accumulation=self._config.accumulation,
-                origin=origin,
-            ),
+            stream=sample_stream(self._config, self._data_axis, origin),
             dap=self._dap_axis,
             first_step=first_step,
             start=start,
@@ -265,6 +259,17 @@ class ShardData:
             self._prefetcher = None
 
 
+def sample_stream(config: RunConfig, data: AxisGroup, origin: StreamOrigin) -> SampleStream:
+    """Return the part of the sample stream that a rank of the data axis reads in a phase."""
+    return SampleStream(
+        rank=data.rank,
+        size=data.size,
+        local_batch_size=config.local_batch_size,
+        accumulation=config.accumulation,
+        origin=origin,
+    )
+
+
 def _open_on_ranks(
     open_set: Callable[[bool], WeightedChains], ranks: AxisGroup, *, is_checked: bool
 ) -> WeightedChains:
@@ -272,16 +277,17 @@ def _open_on_ranks(
 
     Raises ValueError on every rank if the first one does.
     """
+    chains: WeightedChains | None = None
     message: str | None = None
-    if ranks.rank == 0 and not is_checked:
+    if ranks.rank == 0:
         try:
-            open_set(False)
+            chains = open_set(is_checked)
         except ValueError as error:
             message = str(error)
     message = broadcast_object(message, ranks)
     if message is not None:
         raise ValueError(message)
-    return open_set(True)
+    return chains if chains is not None else open_set(True)
 
 
 def split_evaluation(

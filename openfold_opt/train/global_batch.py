@@ -50,7 +50,7 @@ def check_phase_ranks(phases: Sequence[Phase], num_ranks: int) -> None:
         except ValueError as error:
             raise ValueError(
                 f"{phase.title} does not fit {num_ranks} ranks: {error}. With --phase, every phase "
-                "can run in a job of its own, on other ranks"
+                "can run in a separate job, on other ranks"
             ) from error
 
 

@@ -226,9 +226,7 @@ class Trainer:
             # Keys of one phase must not be read in the next, even if a phase is repeated.
             store=None if store is None else PrefixStore(f"phase {number}", store),
         )
-        if isinstance(self._heartbeat, SilentHeartbeat) and not isinstance(
-            self._heartbeat, Heartbeat
-        ):
+        if not isinstance(self._heartbeat, Heartbeat):
             self._heartbeat = self._start_heartbeat(self._context)
         for line in describe_ranks(self._context, device):
             self._observer.preparing(line)

@@ -153,10 +153,11 @@ class TrainingLoop:
         try:
             if self._is_evaluation_missing():
                 self._evaluate()
-            elif self._progress.lddt_ca is not None:
+            elif self._progress.lddt_ca is not None and not self._goal.is_condition_met(
+                self._progress.step
+            ):
                 # A resumed run stops again unless the required score was changed.
-                if not self._goal.is_condition_met(self._progress.step):
-                    self._end(CONDITION_FAILED)
+                self._end(CONDITION_FAILED)
             while (
                 not stop_flags
                 and not self._is_over()
@@ -282,7 +283,7 @@ class TrainingLoop:
 
     def _is_checkpoint_due(self) -> bool:
         every, step = self._config.checkpoint.every_steps, self._progress.step
-        # The end of a phase has a checkpoint of its own.
+        # The end of a phase has another checkpoint.
         is_boundary = step == self._goal.last_step and not self._phase.is_last
         return bool(every) and step % every == 0 and not is_boundary
 

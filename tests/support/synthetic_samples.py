@@ -9,7 +9,7 @@ from torch import Tensor
 
 from openfold_opt.loader.batch import LoadedBatch, ModelFeatures
 from openfold_opt.loader.config import DataConfig
-from openfold_opt.loader.sampler import SampleStream, StreamOrigin
+from openfold_opt.loader.sampler import StreamOrigin
 from openfold_opt.model.auxiliary_heads import AuxiliaryHeadsConfig
 from openfold_opt.model.config import ModelConfig
 from openfold_opt.model.evoformer_block import EvoformerStackConfig, ExtraMSAStackConfig
@@ -20,7 +20,7 @@ from openfold_opt.parallel.context import ParallelContext
 from openfold_opt.protein.features import FEATURES
 from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.data_source import WHOLE_RUN, split_evaluation
+from openfold_opt.train.data_source import WHOLE_RUN, sample_stream, split_evaluation
 from openfold_opt.train.evaluation.evaluator import EvaluationConfig
 from openfold_opt.train.optim.lr_schedule import ScheduleConfig
 from openfold_opt.train.synthetic_features import synthetic_sample
@@ -122,13 +122,7 @@ class MemoryData:
         report: Callable[[str], None],
         origin: StreamOrigin = WHOLE_RUN,
     ) -> Iterator[LoadedBatch[ModelFeatures]]:
-        stream = SampleStream(
-            rank=self._axis.rank,
-            size=self._axis.size,
-            local_batch_size=self._config.local_batch_size,
-            accumulation=self._config.accumulation,
-            origin=origin,
-        )
+        stream = sample_stream(self._config, self._axis, origin)
         position = (first_step - 1 - origin.steps_before) * stream.accumulation
         while stream.num_positions is None or position < stream.num_positions:
             step, micro = stream.step_of(position)

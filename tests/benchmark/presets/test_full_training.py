@@ -129,7 +129,8 @@ def test_a_step_with_clipping_per_sample_at_full_width():
     config = with_one_block_per_stack(phase_of("initial_training_1056", "first").config)
     optimizer = dataclasses.replace(config.optimizer, clip_per="sample")
     config = dataclasses.replace(config, optimizer=optimizer)
-    run_meta_step(config, num_recycling_iterations=0, num_recomputed_blocks=1)
+    tensors = run_meta_step(config, num_recycling_iterations=0, num_recomputed_blocks=1)
+    assert tensors.local_terms.shape == (1, len(tensors.term_names) + 1)
 
 
 def test_every_phase_fits_into_its_gpu():
