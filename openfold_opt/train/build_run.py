@@ -148,6 +148,17 @@ def build_plans(
     return train, evaluation
 
 
+def check_plan(config: RunConfig, device: torch.device) -> None:
+    """Raise ValueError if this rank cannot train with the kernels and sizes of a configuration.
+
+    Compiles no kernel. The memory of recompute="auto" is planned as if the device were as empty as
+    it is now.
+    """
+    _build_kernels(config, device)
+    check_compiled_parts(config.compiled_parts, resolve_auto(config.kernels, device), device)
+    plan_recomputation(config, device)
+
+
 def build_evaluation_plan(config: RunConfig, device: torch.device) -> ExecutionPlan:
     """Return the plan with which one rank evaluates a chain."""
     kernels = _build_kernels(config, device)

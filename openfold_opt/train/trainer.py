@@ -23,11 +23,11 @@ from openfold_opt.parallel.launch import LaunchInfo
 from openfold_opt.parallel.report import describe_ranks
 from openfold_opt.parallel.same_facts import require_same_facts
 from openfold_opt.parallel.store import open_store
-from openfold_opt.train.build_run import RunPaths, resolve_device
+from openfold_opt.train.build_run import RunPaths, check_plan, resolve_device
 from openfold_opt.train.checkpoint.checkpoint_store import CheckpointStore, FoundCheckpoint
 from openfold_opt.train.config import RunConfig, config_hash
 from openfold_opt.train.data_source import DataSource
-from openfold_opt.train.errors import PhaseConditionError
+from openfold_opt.train.errors import PhaseConditionError, SetupError
 from openfold_opt.train.global_batch import check_phase_ranks
 from openfold_opt.train.observer import NullObserver, RunObserver, RunSummary, join_summaries
 from openfold_opt.train.phase_goal import CONDITION_FAILED, PHASE_COMPLETE
@@ -152,14 +152,16 @@ class Trainer:
             )
             if requested is not None:
                 check_requested_phase(requested, start)
+            remaining = phases[start.phase.index :] if requested is None else (requested,)
             if number == 0 and len(phases) > 1:
-                remaining = phases[start.phase.index :] if requested is None else (requested,)
                 with setup_errors():
                     check_phase_ranks(remaining, self._launch.world_size)
             # A request that an evaluation rank passed on too late counts for this phase.
             self._stop_request.is_acknowledged = False
             is_last = requested is not None or start.phase.is_last
             context = self._connect_phase(start.phase, number, store, device)
+            if number == 0:
+                _check_plans(remaining[1:], device)
             runner = PhaseRunner(
                 self._parts(device),
                 start.phase,
@@ -302,3 +304,12 @@ class Trainer:
             if not self._has_failed:
                 self._has_failed = True
                 self._observer.run_failed(error)
+
+
+def _check_plans(phases: Sequence[Phase], device: torch.device) -> None:
+    """Raise SetupError if a later phase could not start on this rank, before anything is trained."""
+    for phase in phases:
+        try:
+            check_plan(phase.config, device)
+        except ValueError as error:
+            raise SetupError(f"{phase.title} could not start later: {error}") from error

@@ -6,8 +6,11 @@ import signal
 import pytest
 import torch
 
+from openfold_opt.kernels.interface import KernelConfig
+from openfold_opt.kernels.triton import launching
 from openfold_opt.loader.sampler import TrainingSampler
 from openfold_opt.protein.index import ShardIndex
+from openfold_opt.train import build_run
 from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig, load_checkpoint
 from openfold_opt.train.dataset_split import DataSelectionConfig, select_training
 from openfold_opt.train.errors import PhaseConditionError, SetupError
@@ -263,6 +266,32 @@ def test_ranks_that_do_not_fit_a_later_phase_are_refused_at_once(tmp_path):
     message = r"phase second \(2 of 2\) does not fit 1 ranks.*With --phase"
     with pytest.raises(SetupError, match=message):
         train(config, tmp_path)
+    summary, _ = train(config, tmp_path, phase="first")
+    assert summary.status == "phase complete"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kernels": KernelConfig(transition="triton")}, "no GPU"),
+        ({"recompute": "auto"}, "no room"),
+    ],
+    ids=["kernels", "memory"],
+)
+def test_a_later_phase_that_cannot_run_is_refused_at_once(tmp_path, monkeypatch, change, message):
+    def plan(config, device):
+        if config.recompute == "auto":
+            raise ValueError("no room")
+        return 0
+
+    monkeypatch.setattr(build_run, "plan_recomputation", plan)
+    # The Triton kernels of the tests run in the interpreter.
+    monkeypatch.setattr(launching, "unsupported_reason", lambda *args, **kwargs: "no GPU")
+    config = tiny_phases(FIRST, SECOND | change)
+    expected = rf"phase second \(2 of 2\) could not start later: .*{message}"
+    with pytest.raises(SetupError, match=expected):
+        train(config, tmp_path)
+    assert not (tmp_path / "checkpoints").exists() or not list((tmp_path / "checkpoints").iterdir())
     summary, _ = train(config, tmp_path, phase="first")
     assert summary.status == "phase complete"
 
