@@ -145,18 +145,17 @@ class DistillationSource:
         """
         names = {file.chain_id: file.name for chunk in structure_chunks for file in chunk.units}
         sources = [open_alignments(path) for path in self.alignments]
-        rejected = _duplicates(library)
-        duplicates = {rejection.name for rejection in rejected}
-        chains = [chain_id for chain_id in library.chain_ids if chain_id not in duplicates]
-        units, missing = [], []
-        for chain_id in tracked(chains, what="listing", unit="chain"):
-            unit = _alignment_unit(
+        found = {
+            chain_id: _alignment_unit(
                 chain_id, names[chain_id], sources, is_only_chain=len(names) == 1
             )
-            if unit is None:
-                missing.append(chain_id)
-            else:
-                units.append(unit)
+            for chain_id in tracked(library.chain_ids, what="listing", unit="chain")
+        }
+        rejected = _duplicates(library, found)
+        duplicates = {rejection.name for rejection in rejected}
+        chains = [chain_id for chain_id in library.chain_ids if chain_id not in duplicates]
+        units = [unit for chain_id in chains if (unit := found[chain_id]) is not None]
+        missing = [chain_id for chain_id in chains if found[chain_id] is None]
         check_missing(
             self.missing_alignments,
             missing,
@@ -191,15 +190,29 @@ def _cluster(chain_id: str, known: Mapping[str, int], own: Callable[[], int]) ->
     return own() if number is None else number
 
 
-def _duplicates(library: TemplateLibrary) -> list[Rejection]:
-    """Reject the chains that have the sequence of an earlier one."""
-    first_of: dict[str, str] = {}
-    rejected = []
+def _duplicates(
+    library: TemplateLibrary, units: Mapping[str, AlignmentUnit | None]
+) -> list[Rejection]:
+    """Reject all but one of the chains with the same sequence.
+
+    The one with the most bytes of alignments stays, because the filter of rows, which is applied
+    later, is least likely to reject it; of equal ones the first.
+    """
+    by_sequence: dict[str, list[str]] = {}
     for chain_id in library.chain_ids:
-        first = first_of.setdefault(library.sequence(chain_id), chain_id)
-        if first != chain_id:
-            rejected.append(_rejection(chain_id, f"duplicate: {first} has the same sequence"))
-    return rejected
+        by_sequence.setdefault(library.sequence(chain_id), []).append(chain_id)
+
+    def alignment_bytes(chain_id: str) -> int:
+        unit = units[chain_id]
+        return -1 if unit is None else unit.size_bytes
+
+    kept = {max(chains, key=alignment_bytes): chains for chains in by_sequence.values()}
+    return [
+        _rejection(chain_id, f"duplicate: {best} has the same sequence")
+        for best, chains in kept.items()
+        for chain_id in chains
+        if chain_id != best
+    ]
 
 
 def _rejection(chain_id: str, reason: str) -> Rejection:

@@ -267,6 +267,26 @@ def test_duplicates_and_alignments_of_other_chains_are_rejected(folder, reader, 
     assert chain_ids(ShardReader(tmp_path / "out")) == [names[0], names[2]]
 
 
+def test_of_two_chains_with_the_same_sequence_the_one_with_more_alignments_stays(
+    folder, reader, tmp_path
+):
+    name = chain_ids(reader)[2]
+    predictions = write_predictions(
+        tmp_path / "p", [predicted(reader, name), predicted(reader, name, name="9zzz_A")]
+    )
+    root = tmp_path / "alignments"
+    shutil.copytree(folder / "raw" / "open_protein_set" / "pdb" / name, root / "9zzz_A")
+    shutil.copytree(root / "9zzz_A", root / name)
+    for path in (root / name).rglob("*.a3m"):
+        query = path.read_text().split(">")[1]
+        path.write_text(f">{query}")
+    inputs = ["--predictions", str(predictions), "--alignments", str(root)]
+    filters = ["--min-msa-rows", "2", *NO_FILTERS[:-2]]
+    assert main(["distill", *inputs, "--out", str(tmp_path / "out"), *filters]) == 0
+    assert rejected(tmp_path / "out") == {name: "duplicate: 9zzz_A has the same sequence"}
+    assert chain_ids(ShardReader(tmp_path / "out")) == ["9zzz_A"]
+
+
 def test_missing_input_is_named(folder, reader, tmp_path, capsys):
     name = chain_ids(reader)[2]
     predictions = write_predictions(tmp_path / "p", [predicted(reader, name, name="9zzz_A")])
