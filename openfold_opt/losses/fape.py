@@ -112,8 +112,11 @@ def sidechain_fape(
 def fape_loss(
     outputs: ModelOutputs, batch: FeatureBatch, truth: RenamedTruth, config: FapeLossConfig
 ) -> Tensor:
-    """Compute the weighted sum of backbone FAPE and side-chain FAPE: [batch]."""
-    backbone = backbone_fape(outputs, batch, config)
-    return config.backbone_weight * backbone + config.sidechain_weight * sidechain_fape(
-        outputs, batch, truth, config
-    )
+    """Compute the weighted sum of backbone FAPE and side-chain FAPE: [batch].
+
+    The side-chain FAPE is not computed if its weight is zero.
+    """
+    backbone = config.backbone_weight * backbone_fape(outputs, batch, config)
+    if not config.sidechain_weight:
+        return backbone
+    return backbone + config.sidechain_weight * sidechain_fape(outputs, batch, truth, config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from openfold_opt.geometry.residue_tables import constant_when_traced, lookup
 from openfold_opt.losses.config import ViolationLossConfig
@@ -93,22 +94,55 @@ def between_residue_clashes(
     Args:
         positions: [batch, N_res, 14, 3] angstrom.
     """
-    exists = batch.atom14_atom_exists
-    radii = exists * lookup(chemistry.restype_atom14_van_der_waals_radius, batch.aatype)
-    slot = torch.arange(14, device=positions.device)
-    index = batch.residue_index[..., None].expand_as(batch.residx_atom14_to_atom37).flatten(1)
-    slot = slot.expand_as(batch.residx_atom14_to_atom37).flatten(1)
-    is_peptide_bond = (
-        (index[:, :, None] + 1 == index[:, None]) & (slot[:, :, None] == C) & (slot[:, None] == N)
+    radii = lookup(chemistry.restype_atom14_van_der_waals_radius, batch.aatype).flatten(1)
+    overlap = _OverlapSum.apply(
+        positions.flatten(1, 2),
+        radii - 0.5 * config.clash_overlap_tolerance_angstrom,
+        _may_clash(batch),
     )
-    is_disulfide = (slot[:, :, None] == _SULFUR_SLOT) & (slot[:, None] == _SULFUR_SLOT)
-    is_pair = (index[:, :, None] < index[:, None]) & ~is_peptide_bond & ~is_disulfide
-    exists, radii = exists.flatten(1), radii.flatten(1)
-    mask = is_pair * exists[:, :, None] * exists[:, None]
-    lower = radii[:, :, None] + radii[:, None] - config.clash_overlap_tolerance_angstrom
-    atoms = positions.flatten(1, 2)
-    overlap = mask * torch.relu(lower - pairwise_distance(atoms, atoms, eps=_EPS_DISTANCE))
-    return 2.0 * overlap.sum((-1, -2))
+    return 2.0 * overlap
+
+
+def _may_clash(batch: FeatureBatch) -> Tensor:
+    """Return 1.0 for the pairs of atoms that must not overlap: [batch, N_res * 14, N_res * 14].
+
+    The residue of the first atom has the lower index. Excluded are the bond C-N of consecutive
+    residues, and pairs of two atoms in the slot of SG.
+    """
+    exists = batch.atom14_atom_exists
+    offset = batch.residue_index[:, None, :] - batch.residue_index[:, :, None]
+    is_before = (offset > 0).to(exists.dtype)
+    pairs = exists[:, :, :, None, None] * is_before[:, :, None, :, None] * exists[:, None, None]
+    pairs[:, :, C, :, N] *= (offset != 1).to(exists.dtype)
+    pairs[:, :, _SULFUR_SLOT, :, _SULFUR_SLOT].zero_()
+    return pairs.flatten(3, 4).flatten(1, 2)
+
+
+class _OverlapSum(torch.autograd.Function):
+    """Sum of relu(radius_i + radius_j - distance_ij) over the pairs of a mask.
+
+    Saves one tensor of all pairs for the backward pass; PyTorch's operations save nine.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, points: Tensor, radii: Tensor, mask: Tensor) -> Tensor:
+        """Return [batch] for points [batch, n, 3], radii [batch, n] and mask [batch, n, n]."""
+        distance = pairwise_distance(points, points, eps=_EPS_DISTANCE)
+        overlap = radii[:, :, None] + radii[:, None] - distance
+        overlap = overlap.relu_().mul_(mask)
+        ctx.save_for_backward(points, (overlap > 0).to(points.dtype).div_(distance))
+        return overlap.sum((-1, -2))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient of the points. That of a distance is a unit vector."""
+        points, inverse_distance = ctx.saved_tensors
+        columns = []
+        for x in points.unbind(-1):
+            pull = (x[:, :, None] - x[:, None]).mul_(inverse_distance)
+            columns.append(pull.sum(1) - pull.sum(2))
+        return torch.stack(columns, -1) * gradient[:, None, None], None, None
 
 
 def within_residue_violations(

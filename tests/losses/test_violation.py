@@ -97,6 +97,28 @@ def test_violations_equal_the_loops(function, looped):
         assert float(computed[sample]) == pytest.approx(expected, rel=1e-4)
 
 
+def test_gradient_of_clashes_equals_that_of_the_loops():
+    positions, batch = make_problem(4)
+    positions = positions.double().requires_grad_()
+    weight = torch.tensor([0.5, -2.0], dtype=torch.float64)
+    (between_residue_clashes(positions, batch, CONFIG) * weight).sum().backward()
+    expected = torch.zeros_like(positions)
+    for sample in range(2):
+        index = batch.residue_index[sample].tolist()
+        for i, a, radius in existing_atoms(batch, sample):
+            for j, b, other_radius in existing_atoms(batch, sample):
+                is_bond = index[i] + 1 == index[j] and a == C and b == N
+                if index[i] >= index[j] or is_bond or a == b == 5:
+                    continue
+                offset = (positions[sample, i, a] - positions[sample, j, b]).detach()
+                if offset.norm() < radius + other_radius - CONFIG.clash_overlap_tolerance_angstrom:
+                    step = 2.0 * weight[sample] * offset / offset.norm()
+                    expected[sample, i, a] -= step
+                    expected[sample, j, b] += step
+    assert expected.abs().max() > 1.0
+    torch.testing.assert_close(positions.grad, expected, rtol=1e-6, atol=1e-9)
+
+
 def looped_peptide_bonds(positions, batch, sample):
     """Compute the excess errors of the length, the angle at C and the angle at N.
 
