@@ -37,9 +37,10 @@ def add_parser(subparsers) -> None:
         description="Convert predicted structures and their alignments to a distillation set, from "
         "which `python -m benchmark run --distillation-data-dir` draws training samples. Chains "
         "are rejected by the filters below, and if another chain with the same sequence has more "
-        "bytes of alignments; rejected.csv lists them. Distilled chains have no resolution, so that the losses of the "
-        "confidence heads leave them out, and no templates. Runs under `mpiexec -n N`; a second "
-        "run after an interruption resumes the first one. docs/own_data.md has an example.",
+        "bytes of alignments; rejected.csv lists them. Distilled chains have no resolution, so "
+        "that the losses of the confidence heads leave them out, and no templates. Runs under "
+        "`mpiexec -n N`; a second run after an interruption resumes the first one. "
+        "docs/own_data.md has an example.",
         epilog=_EXIT_CODES,
     )
     parser.add_argument(

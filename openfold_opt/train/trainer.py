@@ -307,7 +307,7 @@ class Trainer:
 
 
 def _check_plans(phases: Sequence[Phase], device: torch.device) -> None:
-    """Raise SetupError if a later phase could not start on this rank, before anything is trained."""
+    """Raise SetupError if a later phase could not start on this rank."""
     for phase in phases:
         try:
             check_plan(phase.config, device)
