@@ -30,7 +30,8 @@ def build() -> RunConfig:
             max_recycling_iterations=0,
             clamped_fape_probability=0.0,
         ),
-        loader=LoaderConfig(num_workers=1, prefetch_per_worker=8),
+        # Features are decoded in a thread, during the backward pass.
+        loader=LoaderConfig(num_workers=1, prefetch_per_worker=8, prefetch="pinned"),
         optimizer=OptimizerConfig(beta_2=0.99, clip_norm=1.0),
         schedule=ScheduleConfig(
             base_learning_rate=2e-3,

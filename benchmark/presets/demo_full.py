@@ -2,7 +2,7 @@
 
 `make demo-full`, or torchrun --nproc-per-node 2. The model is that of the demo with a TM-score
 head. A short phase with short crops comes before the first one. The second phase doubles the global
-batch and shards every sample over both ranks (DAP).
+batch and shards every sample over both ranks (DAP). The TM-score head is trained from then on.
 """
 
 from __future__ import annotations
@@ -44,12 +44,11 @@ def build() -> RunConfig:
 
 def _phases_on_crops(data: DataConfig) -> tuple[PhaseConfig, ...]:
     """Return the phases with the batch of the demo, one sample on each rank."""
-    short, medium = (dataclasses.replace(data, crop_size=size) for size in (16, 24))
     return (
         PhaseConfig(
             name="short_crops",
             steps=600,
-            data=short,
+            data=dataclasses.replace(data, crop_size=16),
             schedule=ScheduleConfig(
                 base_learning_rate=3e-3, warmup_init_learning_rate=1e-4, warmup_steps=200
             ),
@@ -59,7 +58,7 @@ def _phases_on_crops(data: DataConfig) -> tuple[PhaseConfig, ...]:
             steps=1800,
             end_lddt_ca=0.65,
             required_lddt_ca=0.60,
-            data=medium,
+            data=dataclasses.replace(data, crop_size=24),
             schedule=ScheduleConfig(
                 base_learning_rate=3e-3, decay_steps=(800, 1300), decay_factor=0.5
             ),
@@ -69,8 +68,8 @@ def _phases_on_crops(data: DataConfig) -> tuple[PhaseConfig, ...]:
 
 def _phases_on_whole_chains(loss: LossConfig) -> tuple[PhaseConfig, ...]:
     """Return the phases with twice the batch, every sample sharded over both ranks."""
-    # More weight on the confidence than in the first phases, so that it is learned in few steps.
-    loss = dataclasses.replace(loss, plddt=PLDDTLossConfig(weight=0.1))
+    # More weight on the confidences than in AlphaFold2, so that they are learned in few steps.
+    loss = dataclasses.replace(loss, plddt=PLDDTLossConfig(weight=0.1), tm=TMLossConfig(weight=2.0))
     second = PhaseConfig(
         name="second",
         steps=500,
@@ -85,18 +84,18 @@ def _phases_on_whole_chains(loss: LossConfig) -> tuple[PhaseConfig, ...]:
     fine_tuning = dataclasses.replace(
         second,
         name="fine_tuning",
-        steps=250,
+        steps=400,
         end_lddt_ca=None,
         required_lddt_ca=None,
         loss=_finetuning_loss(loss),
-        schedule=ScheduleConfig(base_learning_rate=1e-3, decay_steps=(150, 200), decay_factor=0.5),
+        schedule=ScheduleConfig(base_learning_rate=1e-3, decay_steps=(300, 350), decay_factor=0.5),
         evaluate_every_steps=50,
     )
     return second, fine_tuning
 
 
 def _finetuning_loss(loss: LossConfig) -> LossConfig:
-    """Return a loss with the terms of fine-tuning and of the TM-score head.
+    """Return a loss with the terms of fine-tuning.
 
     With the weight of AlphaFold2, 1.0, the gradient of the violations is ten times as large as all
     others together, and the confidences correlate less with the true scores.
@@ -104,7 +103,6 @@ def _finetuning_loss(loss: LossConfig) -> LossConfig:
     return dataclasses.replace(
         loss,
         plddt=PLDDTLossConfig(weight=0.5),
-        violation=ViolationLossConfig(weight=0.1),
+        violation=ViolationLossConfig(weight=0.2),
         experimentally_resolved=ExperimentallyResolvedLossConfig(weight=0.01),
-        tm=TMLossConfig(weight=0.5),
     )

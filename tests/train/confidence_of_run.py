@@ -7,8 +7,8 @@ the last one, and the start, the middle and the end of the last phase. The exit 
 
 - if the mean pLDDT does not correlate with lDDT-Ca over the chains of the first and the last of the
   four (r at most 0.5),
-- if the pTM does not correlate with the TM-score over the chains of the middle and the end of the
-  last phase, which alone trains the TM-score head,
+- if the pTM does not correlate with the TM-score over the chains of the start and the end of the
+  last phase, because the TM-score head is trained in the last two phases,
 - if the last phase lowered lDDT-Ca, or did not halve the violation loss.
 """
 
@@ -161,7 +161,7 @@ def report(scores: Mapping[str, list[ChainConfidence]], steps: Mapping[str, int]
         )
     pooled = {
         "pLDDT with lDDT-Ca": correlation(scores[MIDDLE] + scores[END], "mean_plddt", "lddt_ca"),
-        "pTM with TM-score": correlation(scores[LAST_MIDDLE] + scores[END], "ptm", "tm_score"),
+        "pTM with TM-score": correlation(scores[LAST_START] + scores[END], "ptm", "tm_score"),
     }
     before, after = means[LAST_START], means[END]
     gain = after["lddt_ca"] - before["lddt_ca"]

@@ -25,10 +25,10 @@ def test_phases_require_the_scores_of_the_documents():
     assert FINE_TUNING.settings.end_lddt_ca is None, "it ends after its steps"
 
 
-def test_only_fine_tuning_trains_the_tm_score_head_and_penalizes_violations():
+def test_the_last_phases_train_the_tm_score_head_and_fine_tuning_penalizes_violations():
     assert all(phase.config.model.auxiliary_heads.has_tm_score for phase in PHASES)
     losses = [phase.config.loss for phase in PHASES]
-    assert [loss.tm.weight > 0.0 for loss in losses] == [False, False, False, True]
+    assert [loss.tm.weight > 0.0 for loss in losses] == [False, False, True, True]
     assert [loss.violation.weight > 0.0 for loss in losses] == [False, False, False, True]
     assert [loss.experimentally_resolved.weight for loss in losses] == [0.0, 0.0, 0.0, 0.01]
 
