@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+_MAX_RANGE = 65_536
+"""Largest number of hosts in a range; a typing error must not fill the memory."""
 
 
 def unpack_host_list(packed: str) -> Iterator[str]:
@@ -61,5 +63,9 @@ def _numbers(group: str, packed: str) -> list[str]:
         first, last = match[1], match[2] or match[1]
         if int(last) < int(first):
             raise ValueError(f"host list {packed!r}: the range {item!r} runs backwards")
+        if int(last) - int(first) >= _MAX_RANGE:
+            raise ValueError(
+                f"host list {packed!r}: the range {item!r} has more than {_MAX_RANGE:,} hosts"
+            )
         numbers += [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
     return numbers

@@ -39,6 +39,7 @@ def test_the_first_host_of_a_huge_list_is_returned_immediately():
 @pytest.mark.parametrize(
     ("packed", "message"),
     [
+        ("n[1-99999999999]", "has more than 65,536 hosts"),
         ("", "empty entry"),
         ("node1,,node2", "empty entry"),
         ("node1, node2", "a space"),
