@@ -17,6 +17,7 @@ from openfold_opt.kernels.cpu import invariant_point_attention as cpu_invariant_
 from openfold_opt.kernels.cpu import layer_norm as cpu_layer_norm
 from openfold_opt.kernels.cpu import outer_product_mean as cpu_outer_product_mean
 from openfold_opt.kernels.cpu import projected_norm as cpu_projected_norm
+from openfold_opt.kernels.cpu import residual_norm as cpu_residual_norm
 from openfold_opt.kernels.cpu import self_attention as cpu_self_attention
 from openfold_opt.kernels.cpu import transition as cpu_transition
 from openfold_opt.kernels.cpu import triangle_edges as cpu_triangle_edges
@@ -38,6 +39,7 @@ from openfold_opt.kernels.reference.outer_product_mean import (
     outer_product_mean,
 )
 from openfold_opt.kernels.reference.projected_norm import ProjectedNormShapes, projected_norm
+from openfold_opt.kernels.reference.residual_norm import ResidualNormShapes, residual_norm
 from openfold_opt.kernels.reference.self_attention import SelfAttentionShapes, self_attention
 from openfold_opt.kernels.reference.transition import TransitionShapes, transition
 from openfold_opt.kernels.reference.triangle_edges import TriangleEdgesShapes, triangle_edges
@@ -183,6 +185,14 @@ _ROWS = (
         reference=layer_norm,
         cpu=cpu_layer_norm.layer_norm,
         triton="layer_norm",
+        limit=_NORM_LIMIT,
+    ),
+    Operation(
+        name="residual_norm",
+        shapes=ResidualNormShapes,
+        reference=residual_norm,
+        cpu=cpu_residual_norm.residual_norm,
+        triton="residual_norm",
         limit=_NORM_LIMIT,
     ),
     Operation(

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from openfold_opt.kernels.interface import LinearWeights
-from openfold_opt.model.linear import Linear, concatenate_parameters
+from openfold_opt.model.linear import JoinedLinears, Linear
 from openfold_opt.model.plan import ExecutionPlan
 
 
@@ -24,6 +24,7 @@ class GatedSelfAttention(nn.Module):
         self.linear_v = Linear(c, c_hidden * num_heads, bias=False, init="glorot")
         self.linear_o = Linear(c_hidden * num_heads, c, init="final")
         self.linear_g = Linear(c, c_hidden * num_heads, init="gating")
+        self._joined = JoinedLinears(self.linear_q, self.linear_k, self.linear_v, self.linear_g)
 
     def forward(
         self, x: Tensor, mask: Tensor, bias: Callable[[], Tensor] | None, plan: ExecutionPlan
@@ -42,8 +43,8 @@ class GatedSelfAttention(nn.Module):
         return self.attend(x, self.projection(), mask, bias, plan)
 
     def projection(self) -> LinearWeights:
-        """Concatenate the parameters of the projections to queries, keys, values and gates."""
-        return concatenate_parameters(self.linear_q, self.linear_k, self.linear_v, self.linear_g)
+        """Return the joined parameters of the projections to queries, keys, values and gates."""
+        return self._joined.weights
 
     def attend(
         self,

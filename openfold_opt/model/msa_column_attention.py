@@ -29,28 +29,34 @@ class ColumnAttention(ResidualAttention):
         Returns:
             [batch, N_seq, N_res, c_m]
         """
-        x = self.normalize(m, plan)
-        return self.add(m, self.attend(x, mask, plan), None, plan)
+        m, x = self.normalize(m, plan)
+        return self.add(m, self.attend(x, mask.transpose(1, 2), plan), None, plan)
 
-    def normalize(self, m: Tensor, plan: ExecutionPlan) -> Tensor:
+    def normalize(self, m: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
         """Transpose and normalize the MSA.
 
-        [batch, N_seq, N_res/dap, c_m] -> [batch, N_res/dap, N_seq, c_m]
+        Args:
+            m: [batch, N_seq, N_res/dap, c_m]
+            plan: kernels.
+
+        Returns:
+            m for the residual, x: [batch, N_res/dap, N_seq, c_m]
         """
-        return self.layer_norm_m(m.transpose(1, 2), plan)
+        residual, x = self.layer_norm_m.normalize_residual(m.transpose(1, 2), plan)
+        return residual.transpose(1, 2), x
 
     def attend(self, x: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
         """Compute the update by attention within each column.
 
         Args:
             x: [batch, N_res/dap, N_seq, c_m], from normalize.
-            mask: [batch, N_seq, N_res/dap]
+            mask: [batch, N_res/dap, N_seq]
             plan: kernels.
 
         Returns:
             [batch, N_seq, N_res/dap, c_m]
         """
-        return self.attention(x, mask.transpose(1, 2), plan).transpose(1, 2)
+        return self.attention(x, mask, plan).transpose(1, 2)
 
 
 class MSAColumnAttention(ColumnAttention):

@@ -42,20 +42,26 @@ class MSARowAttentionWithPairBias(ResidualAttention):
         Returns:
             [batch, N_seq, N_res, c_m]
         """
-        bias, x = self.pair_bias(z, plan), self.normalize(m, plan)
+        _, bias = self.pair_bias(z, plan)
+        m, x = self.normalize(m, plan)
         return self.add(m, self.attend(x, mask, lambda: bias, plan), dropout, plan)
 
-    def pair_bias(self, z: Tensor, plan: ExecutionPlan) -> Tensor:
+    def pair_bias(self, z: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
         """Compute the bias from the pairs (line 3).
 
-        [batch, N_res, N_res/dap, c_z] -> [batch, num_heads, N_res, N_res/dap]
-        """
-        _, bias = self.layer_norm_z.normalize_and_project(z, self.linear_z.weights, plan)
-        return bias.movedim(-1, 1)
+        Args:
+            z: [batch, N_res, N_res/dap, c_z]
+            plan: kernels.
 
-    def normalize(self, m: Tensor, plan: ExecutionPlan) -> Tensor:
-        """Normalize m [batch, N_seq/dap, N_res, c_m] (line 1)."""
-        return self.layer_norm_m(m, plan)
+        Returns:
+            z for further use, bias: [batch, num_heads, N_res, N_res/dap]
+        """
+        z, _, bias = self.layer_norm_z.normalize_and_project(z, self.linear_z.weights, plan)
+        return z, bias.movedim(-1, 1)
+
+    def normalize(self, m: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
+        """Return m [batch, N_seq/dap, N_res, c_m] for the residual, and normalized (line 1)."""
+        return self.layer_norm_m.normalize_residual(m, plan)
 
     def attend(
         self, x: Tensor, mask: Tensor, bias: Callable[[], Tensor], plan: ExecutionPlan

@@ -19,9 +19,9 @@ from openfold_opt.kernels.interface import LinearWeights, NormWeights
 
 def projected_norm(
     x: Tensor, norm: NormWeights, projection: LinearWeights
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Compute kernels.reference.projected_norm; its docstring has the shapes."""
-    return _ProjectedNorm.apply(x, norm.weight, norm.bias, *projection, norm.eps)
+    return x, *_ProjectedNorm.apply(x, norm.weight, norm.bias, *projection, norm.eps)
 
 
 class _ProjectedNorm(torch.autograd.Function):

@@ -2,15 +2,20 @@
 
 ab has the channels of a, then those of b. With v the value and s = sigmoid(gate), ab = v * s *
 mask. A gradient d(ab) gives d(v) = d(ab) * s * mask and d(gate) = d(ab) * mask * v * s * (1 - s),
-both written directly to the gradient of the concatenated projection.
+both written directly to the gradient of the concatenated projection. The same kernel copies the
+gradient of the output gate there, and sums the gradient over the edges for the bias of the
+projection.
 """
 
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from openfold_opt.kernels.interface import LinearWeights
 from openfold_opt.kernels.triton.launching import divide_up, fused_op, launch, next_power_of_2
+from openfold_opt.kernels.triton.partial_sums import sum_partials
 
 BLOCK_EDGES = 64
 MAX_BLOCK_CHANNELS = 64
@@ -59,18 +64,61 @@ def _forward_kernel(
 
 
 @triton.jit
+def _copy_rest(
+    drest_ptr,
+    dprojected_ptr,
+    sums,
+    first_channel,
+    num_edges,
+    num_before,
+    width,
+    BLOCK_EDGES: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+):
+    """Copy a tile of the gradient of the output gate, and write its sums."""
+    edges = tl.program_id(0) * BLOCK_EDGES + tl.arange(0, BLOCK_EDGES)
+    channels = first_channel + tl.arange(0, BLOCK_CHANNELS)
+    is_channel = channels < width - num_before
+    inside = (edges < num_edges)[:, None] & is_channel[None, :]
+    rows = (tl.program_id(2).to(tl.int64) * num_edges + edges)[:, None]
+    drest = tl.load(
+        drest_ptr + rows * (width - num_before) + channels[None, :], mask=inside, other=0.0
+    )
+    tl.store(dprojected_ptr + rows * width + num_before + channels[None, :], drest, mask=inside)
+    total = tl.sum(drest.to(tl.float32), axis=0)
+    tl.store(sums + num_before + channels, total, mask=is_channel)
+
+
+@triton.jit
 def _backward_kernel(
     da_ptr,  # [batch, num_channels / 2, edges] contiguous
     db_ptr,  # as da
+    drest_ptr,  # [batch, edges, width - 2 * num_channels] contiguous
     projected_ptr,  # as in _forward_kernel
     mask_ptr,
-    dprojected_ptr,  # out: as projected; the rest (the output gate) is not written
+    dprojected_ptr,  # out: as projected
+    partial_ptr,  # out: [batch, blocks of edges, width] float32, sums of dprojected
     num_edges,
     num_channels,
     width,
     BLOCK_EDGES: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
+    sums = partial_ptr + (tl.program_id(2) * tl.num_programs(0) + tl.program_id(0)) * width
+    gate_blocks = tl.cdiv(num_channels, BLOCK_CHANNELS)
+    if tl.program_id(1) >= gate_blocks:
+        _copy_rest(
+            drest_ptr,
+            dprojected_ptr,
+            sums,
+            (tl.program_id(1) - gate_blocks) * BLOCK_CHANNELS,
+            num_edges,
+            2 * num_channels,
+            width,
+            BLOCK_EDGES,
+            BLOCK_CHANNELS,
+        )
+        return
     projected, _, edges, is_edge, inside = _tile(
         num_edges, num_channels, width, BLOCK_EDGES, BLOCK_CHANNELS
     )
@@ -90,17 +138,16 @@ def _backward_kernel(
     sigmoid_gate = tl.sigmoid(
         tl.load(projected_ptr + projected + num_channels, mask=inside, other=0.0).to(tl.float32)
     )
-    tl.store(
-        dprojected_ptr + projected,
-        (dab * sigmoid_gate).to(dprojected_ptr.dtype.element_ty),
-        mask=inside,
-    )
+    dvalue = dab * sigmoid_gate
+    tl.store(dprojected_ptr + projected, dvalue.to(dprojected_ptr.dtype.element_ty), mask=inside)
     dgate = dab * value * sigmoid_gate * (1.0 - sigmoid_gate)
     tl.store(
         dprojected_ptr + projected + num_channels,
         dgate.to(dprojected_ptr.dtype.element_ty),
         mask=inside,
     )
+    tl.store(sums + channels, tl.sum(dvalue, axis=0), mask=channels < num_channels)
+    tl.store(sums + num_channels + channels, tl.sum(dgate, axis=0), mask=channels < num_channels)
 
 
 def _grid(
@@ -127,49 +174,56 @@ def triangle_gate_forward(projected: Tensor, mask: Tensor, num_channels: int) ->
 @fused_op
 def triangle_gate_backward(
     da: Tensor, db: Tensor, doutput_gate: Tensor, projected: Tensor, mask: Tensor
-) -> Tensor:
-    """Return the gradient of `projected`. doutput_gate: gradient of its last part."""
+) -> tuple[Tensor, Tensor]:
+    """Compute the gradient of `projected`.
+
+    da, db, doutput_gate: contiguous; doutput_gate is the gradient of the last part of `projected`.
+
+    Returns:
+        The gradient; partial sums [blocks of edges, width] float32 of it.
+    """
     batch, n_1, n_2, width = projected.shape
-    c_hidden = da.shape[1]
+    num_channels = 2 * da.shape[1]
     dprojected = torch.empty_like(projected)
-    grid, blocks = _grid(batch, n_1 * n_2, 2 * c_hidden)
+    (edge_blocks, gate_blocks, _), blocks = _grid(batch, n_1 * n_2, num_channels)
+    rest_blocks = divide_up(width - 2 * num_channels, blocks["BLOCK_CHANNELS"])
+    partial = torch.empty(batch * edge_blocks, width, dtype=torch.float32, device=projected.device)
     launch(
         _backward_kernel,
-        grid,
-        da,
-        db,
-        projected,
-        mask,
-        dprojected,
-        n_1 * n_2,
-        2 * c_hidden,
-        width,
+        (edge_blocks, gate_blocks + rest_blocks, batch),
+        *(da, db, doutput_gate, projected, mask, dprojected, partial),
+        *(n_1 * n_2, num_channels, width),
         **blocks,
     )
-    dprojected[..., 4 * c_hidden :] = doutput_gate
-    return dprojected
+    return dprojected, partial
 
 
-class _TriangleGate(torch.autograd.Function):
+class _GatedProjection(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, projected, mask, c_hidden):
-        ctx.save_for_backward(projected, mask)
+    def forward(ctx, x, weight, bias, mask, c_hidden):
+        projected = F.linear(x, weight, bias)
+        ctx.save_for_backward(x, weight, projected, mask)
+        ctx.bias_dtype = bias.dtype
         ab = triangle_gate_forward(projected, mask, 2 * c_hidden)
         a, b = ab.chunk(2, dim=1)
         return a, b, projected[..., 4 * c_hidden :]
 
     @staticmethod
     def backward(ctx, da, db, doutput_gate):
-        projected, mask = ctx.saved_tensors
-        return (
-            triangle_gate_backward(da.contiguous(), db.contiguous(), doutput_gate, projected, mask),
-            None,
-            None,
-        )
+        x, weight, projected, mask = ctx.saved_tensors
+        gradients = (each.contiguous() for each in (da, db, doutput_gate))
+        dprojected, partial = triangle_gate_backward(*gradients, projected, mask)
+        rows = dprojected.flatten(0, -2)
+        dx, dweight = rows @ weight, rows.t() @ x.flatten(0, -2)
+        return dx.view_as(x), dweight, sum_partials(partial, ctx.bias_dtype, False), None, None
 
 
-def triangle_gate(
-    projected: Tensor, mask: Tensor, *, c_hidden: int
+def gated_projection(
+    x: Tensor, projection: LinearWeights, mask: Tensor, *, c_hidden: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute kernels.reference.triangle_edges.triangle_gate with one launch in each pass."""
-    return _TriangleGate.apply(projected.contiguous(), mask.contiguous(), c_hidden)
+    """Project x [batch, N_1, N_2, c] and compute kernels.reference.triangle_edges.triangle_gate.
+
+    The gate takes one launch in each pass, and the gradient of the bias one more.
+    """
+    x = x.to(projection.weight.dtype).contiguous()
+    return _GatedProjection.apply(x, *projection, mask.contiguous(), c_hidden)
