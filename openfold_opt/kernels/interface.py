@@ -120,7 +120,8 @@ class KernelSet:
     projected_norm: Callable[..., tuple[Tensor, Tensor, Tensor]]
     """(x, norm, projection) -> x, normalized x, its projection"""
     self_attention: Callable[..., Tensor]
-    """(x, projection, output, *, num_heads, mask, mask_inf, bias) -> gated multi-head attention"""
+    """(x, projection, output, *, num_heads, mask, mask_inf, bias, residual, dropout) -> gated
+    multi-head attention, or residual + gated multi-head attention * dropout"""
     global_attention: Callable[..., Tensor]
     """(q, projected, *, num_heads, mask, mask_inf) -> attention with one query per group"""
     triangle_edges: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]

@@ -215,7 +215,7 @@ _ROWS = (
             description="heads of at most {} channels",
             kernels="attention",
         ),
-        flops=flops.ATTENTION,
+        flops={**flops.ATTENTION, **flops.PROJECTED_RESIDUAL},
     ),
     Operation(
         name="global_attention",
@@ -239,6 +239,7 @@ _ROWS = (
         cpu=cpu_triangle_update.triangle_update,
         triton="triangle_update",
         limit=_NORM_LIMIT,
+        flops=flops.PROJECTED_RESIDUAL,
     ),
     Operation(
         name="triangle_side",

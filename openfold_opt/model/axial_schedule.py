@@ -107,8 +107,7 @@ def attend_within_msa(
     z_row = start_to_row(z_col, axis, num_cols=num_res, what="pairs to rows")
     chunks = zip(*(chunk_sharded(x, axis, dim=1) for x in (*row.normalize(m_row, plan), masks.row)))
     m = (
-        row.add(chunk, row.attend(x, mask, bias, plan), dropout.msa_row, plan)
-        for chunk, x, mask in chunks
+        row.attend(chunk, x, mask, bias, plan, dropout=dropout.msa_row) for chunk, x, mask in chunks
     )
     m = chunks_to_col(m, axis, num_rows=chunk_lengths(masks.num_seq, axis), what="MSA to columns")
     return _attend_within_columns(block.msa_att_col, m, masks.col_transposed, plan), z_row.wait
@@ -120,8 +119,8 @@ def _attend_within_columns(
     """Normalize chunks of rows one by one, join them and attend: [batch, N_seq, N_res/dap, c_m]."""
     # normalize() transposes, so the rows are dim 2 of its result.
     chunks, normalized = zip(*(module.normalize(chunk, plan) for chunk in m))
-    update = module.attend(join_replicated(normalized, plan.dap, dim=2), mask, plan)
-    return module.add(join_replicated(chunks, plan.dap, dim=1), update, None, plan)
+    m_col = join_replicated(chunks, plan.dap, dim=1)
+    return module.attend(m_col, join_replicated(normalized, plan.dap, dim=2), mask, plan)
 
 
 def update_msa_and_pairs(
@@ -296,7 +295,7 @@ def attend_starting(
     chunks, normalized, biases = zip(*(module.normalize(chunk, plan) for chunk in z))
     bias = _start_bias(join_sharded(biases, dim=1), plan)
     return (
-        module.add(chunk, module.attend(x, chunk_mask, bias, plan), dropout, plan)
+        module.attend(chunk, x, chunk_mask, bias, plan, dropout=dropout)
         for chunk, x, chunk_mask in zip(chunks, normalized, chunk_sharded(mask, plan.dap, dim=1))
     )
 
@@ -323,14 +322,12 @@ def attend_ending(
     axis = plan.dap
     chunks, normalized, biases = zip(*(module.normalize(chunk, plan) for chunk in z))
     # normalize() transposes, so the rows are dim 2 of its results.
-    x = join_replicated(normalized, axis, dim=2)
+    x, z_col = join_replicated(normalized, axis, dim=2), join_replicated(chunks, axis, dim=1)
     bias = _start_bias(join_replicated(biases, axis, dim=2), plan)
 
     def updated_chunks() -> Iterator[Tensor]:
-        update = module.attend(x, mask, bias, plan)
-        dropouts = repeat(None) if dropout is None else chunk_replicated(dropout, axis, dim=1)
-        updates = chunk_replicated(update, axis, dim=1)
-        yield from map(module.add, chunks, updates, dropouts, repeat(plan))
+        updated = module.attend(z_col, x, mask, bias, plan, dropout=dropout)
+        yield from chunk_replicated(updated, axis, dim=1)
 
     return updated_chunks()
 

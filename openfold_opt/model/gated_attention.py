@@ -27,7 +27,14 @@ class GatedSelfAttention(nn.Module):
         self._joined = JoinedLinears(self.linear_q, self.linear_k, self.linear_v, self.linear_g)
 
     def forward(
-        self, x: Tensor, mask: Tensor, bias: Callable[[], Tensor] | None, plan: ExecutionPlan
+        self,
+        x: Tensor,
+        mask: Tensor,
+        bias: Callable[[], Tensor] | None,
+        plan: ExecutionPlan,
+        *,
+        residual: Tensor | None = None,
+        dropout: Tensor | None = None,
     ) -> Tensor:
         """Attend within each group.
 
@@ -36,11 +43,15 @@ class GatedSelfAttention(nn.Module):
             mask: [batch, groups, N], 1 where an element exists.
             bias: called when the bias [batch, num_heads, N, N] is needed; None for no bias.
             plan: kernels.
+            residual: [batch, groups, N, c], to which the update is added; None: return the update.
+            dropout: mask of the update, from BlockDropout; None: no dropout.
 
         Returns:
             [batch, groups, N, c]
         """
-        return self.attend(x, self.projection(), mask, bias, plan)
+        return self.attend(
+            x, self.projection(), mask, bias, plan, residual=residual, dropout=dropout
+        )
 
     def projection(self) -> LinearWeights:
         """Return the joined parameters of the projections to queries, keys, values and gates."""
@@ -53,6 +64,9 @@ class GatedSelfAttention(nn.Module):
         mask: Tensor,
         bias: Callable[[], Tensor] | None,
         plan: ExecutionPlan,
+        *,
+        residual: Tensor | None = None,
+        dropout: Tensor | None = None,
     ) -> Tensor:
         """Compute `forward` with a projection that several calls share."""
         return plan.kernels.self_attention(
@@ -63,6 +77,8 @@ class GatedSelfAttention(nn.Module):
             mask=mask,
             mask_inf=self.mask_inf,
             bias=bias,
+            residual=residual,
+            dropout=dropout,
         )
 
 
@@ -73,9 +89,5 @@ class ResidualAttention(nn.Module):
     device; model/axial_schedule.py runs the same stages on the chunks of a DAP group.
     """
 
-    stages: ClassVar[tuple[str, ...]] = ("normalize", "attend", "add")
+    stages: ClassVar[tuple[str, ...]] = ("normalize", "attend")
     """Methods that do the work of the module, in the order of the algorithm."""
-
-    def add(self, x: Tensor, update: Tensor, dropout: Tensor | None, plan: ExecutionPlan) -> Tensor:
-        """Add the update [batch, .., c], after dropout, to x of the same shape."""
-        return plan.kernels.dropout_residual(x, update, dropout)

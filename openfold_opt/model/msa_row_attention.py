@@ -14,7 +14,7 @@ from openfold_opt.model.plan import ExecutionPlan
 class MSARowAttentionWithPairBias(ResidualAttention):
     """Algorithm 7 (MSARowAttentionWithPairBias), for both MSA stacks."""
 
-    stages = ("pair_bias", "normalize", "attend", "add")
+    stages = ("pair_bias", "normalize", "attend")
 
     def __init__(
         self, c_m: int, c_z: int, *, c_hidden: int, num_heads: int, mask_inf: float
@@ -44,7 +44,7 @@ class MSARowAttentionWithPairBias(ResidualAttention):
         """
         _, bias = self.pair_bias(z, plan)
         m, x = self.normalize(m, plan)
-        return self.add(m, self.attend(x, mask, lambda: bias, plan), dropout, plan)
+        return self.attend(m, x, mask, lambda: bias, plan, dropout=dropout)
 
     def pair_bias(self, z: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
         """Compute the bias from the pairs (line 3).
@@ -64,17 +64,26 @@ class MSARowAttentionWithPairBias(ResidualAttention):
         return self.layer_norm_m.normalize_residual(m, plan)
 
     def attend(
-        self, x: Tensor, mask: Tensor, bias: Callable[[], Tensor], plan: ExecutionPlan
+        self,
+        m: Tensor,
+        x: Tensor,
+        mask: Tensor,
+        bias: Callable[[], Tensor],
+        plan: ExecutionPlan,
+        *,
+        dropout: Tensor | None,
     ) -> Tensor:
-        """Compute the update by attention within each row (lines 2 and 4-7).
+        """Add the update by attention within each row (lines 2 and 4-7).
 
         Args:
+            m: [batch, N_seq/dap, N_res, c_m]
             x: [batch, N_seq/dap, N_res, c_m], normalized.
             mask: [batch, N_seq/dap, N_res]
             bias: called when the bias [batch, num_heads, N_res, N_res] is needed.
             plan: kernels.
+            dropout: dropout mask of the update, from BlockDropout.
 
         Returns:
             [batch, N_seq/dap, N_res, c_m]
         """
-        return self.mha(x, mask, bias, plan)
+        return self.mha(x, mask, bias, plan, residual=m, dropout=dropout)

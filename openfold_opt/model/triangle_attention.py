@@ -37,8 +37,7 @@ class TriangleAttentionStartingNode(ResidualAttention):
             [batch, N_res, N_res, c_z]
         """
         z, x, bias = self.normalize(z, plan)
-        update = self.attend(x, mask, lambda: bias.movedim(-1, 1), plan)
-        return self.add(z, update, dropout, plan)
+        return self.attend(z, x, mask, lambda: bias.movedim(-1, 1), plan, dropout=dropout)
 
     def normalize(self, z: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor, Tensor]:
         """Normalize the pairs and compute their bias (lines 1 and 3).
@@ -54,20 +53,29 @@ class TriangleAttentionStartingNode(ResidualAttention):
         return self.layer_norm.normalize_and_project(z, self.linear.weights, plan)
 
     def attend(
-        self, x: Tensor, mask: Tensor, bias: Callable[[], Tensor], plan: ExecutionPlan
+        self,
+        z: Tensor,
+        x: Tensor,
+        mask: Tensor,
+        bias: Callable[[], Tensor],
+        plan: ExecutionPlan,
+        *,
+        dropout: Tensor | None,
     ) -> Tensor:
-        """Compute the update by attention within each row (lines 2 and 4-7).
+        """Add the update by attention within each row (lines 2 and 4-7).
 
         Args:
+            z: [batch, N_res/dap, N_res, c_z]
             x: [batch, N_res/dap, N_res, c_z], from normalize.
             mask: [batch, N_res/dap, N_res]
             bias: called when the bias [batch, num_heads, N_res, N_res] is needed.
             plan: kernels.
+            dropout: dropout mask of the update, from BlockDropout.
 
         Returns:
             [batch, N_res/dap, N_res, c_z]
         """
-        return self.mha(x, mask, bias, plan)
+        return self.mha(x, mask, bias, plan, residual=z, dropout=dropout)
 
 
 class TriangleAttentionEndingNode(TriangleAttentionStartingNode):
@@ -89,10 +97,20 @@ class TriangleAttentionEndingNode(TriangleAttentionStartingNode):
         return residual.transpose(1, 2), x, bias
 
     def attend(
-        self, x: Tensor, mask: Tensor, bias: Callable[[], Tensor], plan: ExecutionPlan
+        self,
+        z: Tensor,
+        x: Tensor,
+        mask: Tensor,
+        bias: Callable[[], Tensor],
+        plan: ExecutionPlan,
+        *,
+        dropout: Tensor | None,
     ) -> Tensor:
-        """Compute the update by attention within each column.
+        """Add the update by attention within each column.
 
-        mask: [batch, N_res/dap, N_res], of the transposed pairs.
+        z: [batch, N_res, N_res/dap, c_z]; mask: [batch, N_res/dap, N_res], of the transposed
+            pairs; dropout: [batch, N_res, 1, c_z].
         """
-        return super().attend(x, mask, bias, plan).transpose(1, 2)
+        dropout = None if dropout is None else dropout.transpose(1, 2)
+        z = super().attend(z.transpose(1, 2), x, mask, bias, plan, dropout=dropout)
+        return z.transpose(1, 2)

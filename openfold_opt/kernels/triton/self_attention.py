@@ -7,6 +7,7 @@ from torch import Tensor
 
 from openfold_opt.kernels.interface import LinearWeights
 from openfold_opt.kernels.triton.attention.attention import attention
+from openfold_opt.kernels.triton.projected_residual import projected_residual
 
 
 def self_attention(
@@ -18,11 +19,15 @@ def self_attention(
     mask: Tensor,
     mask_inf: float,
     bias: Callable[[], Tensor] | None = None,
+    residual: Tensor | None = None,
+    dropout: Tensor | None = None,
 ) -> Tensor:
     """Compute kernels.reference.self_attention; its docstring has the shapes."""
     projected = F.linear(x.to(projection.weight.dtype), *projection)
     bias_tensor = None if bias is None else bias()
-    return F.linear(
-        attention(projected, num_heads=num_heads, mask=mask, mask_inf=mask_inf, bias=bias_tensor),
-        *output,
+    values = attention(
+        projected, num_heads=num_heads, mask=mask, mask_inf=mask_inf, bias=bias_tensor
     )
+    if residual is None:
+        return F.linear(values, *output)
+    return projected_residual(residual, values, output, dropout)

@@ -1,12 +1,11 @@
 """Update of the triangle multiplications: fused steps around the product over the third residue."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from openfold_opt.kernels.interface import LinearWeights, NormWeights
-from openfold_opt.kernels.triton.dropout_residual import dropout_residual
 from openfold_opt.kernels.triton.layer_norm import layer_norm
+from openfold_opt.kernels.triton.projected_residual import projected_residual
 
 
 def triangle_update(
@@ -29,5 +28,4 @@ def triangle_update(
         else torch.matmul(a.transpose(-1, -2), b)
     )
     normalized = layer_norm(product.movedim(1, -1), norm.weight, norm.bias, eps=norm.eps)
-    update = F.linear(normalized.to(output.weight.dtype), *output)
-    return dropout_residual(z, update, dropout, gate)
+    return projected_residual(z, normalized, output, dropout, gate)

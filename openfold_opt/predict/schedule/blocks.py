@@ -130,7 +130,8 @@ def _attend_within_columns(
     module = block.msa_att_col
     for cols in plan.blocks(steps.column, m_col.shape[2]):
         _, x = module.normalize(m_col[:, :, cols], plan)
-        m_col[:, :, cols].add_(module.attend(x, mask_col[:, :, cols].transpose(1, 2), plan))
+        update = module.attention(x, mask_col[:, :, cols].transpose(1, 2), plan)
+        m_col[:, :, cols].add_(update.transpose(1, 2))
 
 
 def apply_transition(module: Transition, x: Tensor, step: Step, plan: PredictionPlan) -> None:
