@@ -117,8 +117,8 @@ class KernelSet:
     """(x, weight, bias, *, eps) -> normalized x"""
     residual_norm: Callable[..., tuple[Tensor, Tensor]]
     """(x, norm) -> x, normalized x"""
-    projected_norm: Callable[..., tuple[Tensor, Tensor, Tensor]]
-    """(x, norm, projection) -> x, normalized x, its projection"""
+    projected_norm: Callable[..., tuple[Tensor, Tensor | None, Tensor]]
+    """(x, norm, projection, *, only_projection) -> x, normalized x, its projection"""
     self_attention: Callable[..., Tensor]
     """(x, projection, output, *, num_heads, mask, mask_inf, bias, residual, dropout) -> gated
     multi-head attention, or residual + gated multi-head attention * dropout"""

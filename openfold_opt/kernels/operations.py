@@ -202,6 +202,7 @@ _ROWS = (
         cpu=cpu_projected_norm.projected_norm,
         triton="projected_norm",
         limit=_NORM_LIMIT,
+        flops=flops.PROJECTED_NORM,
     ),
     Operation(
         name="self_attention",
@@ -231,6 +232,7 @@ _ROWS = (
         cpu=cpu_triangle_edges.triangle_edges,
         triton="triangle_edges",
         limit=_NORM_LIMIT,
+        flops=flops.TRIANGLE_EDGES,
     ),
     Operation(
         name="triangle_update",

@@ -93,20 +93,28 @@ class LayerNorm(nn.Module):
         return plan.kernels.residual_norm(x, self.weights)
 
     def normalize_and_project(
-        self, x: Tensor, projection: LinearWeights, plan: ExecutionPlan
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self,
+        x: Tensor,
+        projection: LinearWeights,
+        plan: ExecutionPlan,
+        *,
+        only_projection: bool = False,
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Normalize x [..., c] and apply a linear layer to the result.
 
         Args:
             x: [..., c]
             projection: of the linear layer, from c to c_out channels.
             plan: kernels.
+            only_projection: the normalized x is not needed; None is returned instead.
 
         Returns:
             x for use as the residual, the normalized x, and its projection [..., c_out] in the
             dtype of the weight.
         """
-        return plan.kernels.projected_norm(x, self.weights, projection)
+        return plan.kernels.projected_norm(
+            x, self.weights, projection, only_projection=only_projection
+        )
 
 
 def concatenate_parameters(*linears: Linear) -> LinearWeights:

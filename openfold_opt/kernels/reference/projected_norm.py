@@ -16,20 +16,24 @@ def projected_norm(
     x: Tensor,
     norm: NormWeights,
     projection: LinearWeights,
-) -> tuple[Tensor, Tensor, Tensor]:
+    *,
+    only_projection: bool = False,
+) -> tuple[Tensor, Tensor | None, Tensor]:
     """Compute a layer normalization and a linear projection of its result.
 
     Args:
         x: [..., c]
         norm: of c channels.
         projection: from c to c_out channels, with or without bias.
+        only_projection: return None instead of the normalized x.
 
     Returns:
         x for use as a residual and normalized x, as residual_norm, and the projection of normalized
         x [..., c_out] in the dtype of its weight.
     """
     normalized = layer_norm(x, norm.weight, norm.bias, eps=norm.eps)
-    return x, normalized, F.linear(normalized.to(projection.weight.dtype), *projection)
+    projected = F.linear(normalized.to(projection.weight.dtype), *projection)
+    return x, None if only_projection else normalized, projected
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,8 @@ def self_attention(
     Args:
         x: [batch, groups, N, c], normalized.
         projection: from c to 4 * num_heads * c_head channels: queries, keys, values and gates,
-            concatenated.
+            concatenated. Only the gates have a bias: elsewhere it is zero, and its gradient is not
+            used, so an implementation may return zeros there.
         output: from num_heads * c_head to c channels.
         mask: [batch, groups, N], 1 where an element exists.
         mask_inf: subtracted from the logits of keys that do not exist.

@@ -1,6 +1,7 @@
 """Projection and triangle gate in Triton compared with the reference."""
 
 import pytest
+import torch
 import torch.nn.functional as F
 
 from openfold_opt.kernels.interface import LinearWeights
@@ -54,6 +55,16 @@ def test_results_have_channels_first():
     a, b, _ = gated_projection(random(2, 6, 5, 6), projection, random_mask(2, 6, 5), c_hidden=4)
     assert a.shape == b.shape == (2, 4, 6, 5)
     assert a.stride()[1:] == b.stride()[1:] == (30, 5, 1)
+
+
+def test_without_gradient():
+    mask, projection = random_mask(2, 3, 5), LinearWeights(*parameters(6, 5, 7))
+    x = random(2, 3, 5, 6)
+    expected = reference(x, projection, mask, c_hidden=5)
+    with torch.no_grad():
+        found = gated_projection(x, projection, mask, c_hidden=5)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
 def test_bfloat16():
