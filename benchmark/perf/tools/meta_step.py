@@ -18,7 +18,7 @@ from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.optim.parameter_buffer import ParameterBuffer
-from openfold_opt.train.precision import low_precision_names
+from openfold_opt.train.precision import meta_training_model
 from openfold_opt.train.synthetic_features import meta_batch
 
 META = torch.device("meta")
@@ -65,11 +65,10 @@ class MetaStep:
         kernel_set = build_kernel_set(KernelConfig.all(kernels), META, config.model.kernel_shapes())
         scalar = torch.zeros((), dtype=torch.int64, device=META)
         slots = torch.zeros(config.local_batch_size, dtype=torch.int64, device=META)
-        with META:
-            model = AlphaFold(config.model, seed=None)
+        model, buffer = meta_training_model(config.model, precision)
         return cls(
             model=model,
-            buffer=ParameterBuffer(model, low_precision=low_precision_names(model, precision)),
+            buffer=buffer,
             plan=ExecutionPlan(
                 kernels=kernel_set, dap=dap, num_recomputed_blocks=num_recomputed_blocks
             ),

@@ -40,12 +40,19 @@ def _sum_kernel(
     tl.store(out, result.to(out_ptr.dtype.element_ty), mask=is_element)
 
 
-@fused_op
-def sum_partials(partial: Tensor, dtype: torch.dtype, is_transposed: bool) -> Tensor:
+def sum_partials(partial: Tensor, dtype: torch.dtype, *, is_transposed: bool = False) -> Tensor:
     """Return the sum over the first dim of partial [parts, ...] float32, contiguous, in a dtype.
 
     is_transposed: partial is [parts, rows, columns], and the result [columns, rows].
     """
+    # Autograd takes over a gradient only if nothing else refers to the tensor, as the machinery of
+    # operators may do. A view is a new tensor.
+    return partial_sums_forward(partial, dtype, is_transposed).detach()
+
+
+@fused_op
+def partial_sums_forward(partial: Tensor, dtype: torch.dtype, is_transposed: bool) -> Tensor:
+    """Return the result of sum_partials."""
     num_parts, *shape = partial.shape
     columns = shape[-1]
     num_elements = partial[0].numel()

@@ -283,7 +283,7 @@ class _ProjectedNorm(torch.autograd.Function):
             dy, dprojected.contiguous(), x, gamma, beta, weight, mean, rstd, dresidual
         )
         dgamma, dbeta = partial.sum(0).to(gamma.dtype)
-        return dx, dgamma, dbeta, sum_partials(dweight, weight.dtype, False), None, None
+        return dx, dgamma, dbeta, sum_partials(dweight, weight.dtype), None, None
 
 
 def projected_norm(

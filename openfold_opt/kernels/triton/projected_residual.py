@@ -191,7 +191,7 @@ class _ProjectedResidual(torch.autograd.Function):
         dupdate, dgate, partial = dropout_residual_backward(dense(dout), update, mask, gate, True)
         rows = dupdate.flatten(0, -2)
         dx, dweight = (rows @ weight).view_as(x), rows.t() @ x.flatten(0, -2)
-        dbias = sum_partials(partial, ctx.bias_dtype, False)
+        dbias = sum_partials(partial, ctx.bias_dtype)
         return dout, dx, dweight, dbias, None, None if gate is None else dgate, None
 
 

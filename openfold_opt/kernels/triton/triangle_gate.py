@@ -349,7 +349,7 @@ class _GatedProjection(torch.autograd.Function):
         return (
             dx.view_as(x),
             dweight,
-            sum_partials(partial, ctx.bias_dtype, False),
+            sum_partials(partial, ctx.bias_dtype),
             None,
             None,
             None,

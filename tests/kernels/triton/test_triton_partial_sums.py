@@ -11,7 +11,7 @@ from tests.support.kernel_agreement import random
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_sums_in_the_order_of_the_parameter(shape, dtype):
     partial = random(*shape)
-    found = sum_partials(partial, dtype, False)
+    found = sum_partials(partial, dtype)
     assert found.dtype == dtype and found.shape == shape[1:] and found.is_contiguous()
     torch.testing.assert_close(found.float(), partial.sum(0), rtol=2**-8, atol=1e-4)
 
@@ -19,6 +19,6 @@ def test_sums_in_the_order_of_the_parameter(shape, dtype):
 @pytest.mark.parametrize("shape", [(16, 40, 130), (5, 1, 3)])
 def test_a_transposed_sum_is_contiguous(shape):
     partial = random(*shape)
-    found = sum_partials(partial, torch.float32, True)
+    found = sum_partials(partial, torch.float32, is_transposed=True)
     assert found.is_contiguous()
     torch.testing.assert_close(found, partial.sum(0).t(), rtol=1e-5, atol=1e-5)

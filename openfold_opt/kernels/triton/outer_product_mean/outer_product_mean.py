@@ -118,10 +118,10 @@ class _OuterProductMean(torch.autograd.Function):
     def backward(ctx, dz):
         a, b, weight, norm = ctx.saved_tensors
         g, partial = outer_product_mean_scaled_gradient(dz.contiguous(), norm, a.dtype)
-        dbias = sum_partials(partial, ctx.dtypes[1], False)
+        dbias = sum_partials(partial, ctx.dtypes[1])
         da = outer_product_mean_side_gradient(g, b, weight, True)
         db = outer_product_mean_side_gradient(g, a, weight, False)
-        dweight = sum_partials(outer_product_mean_weight_gradient(g, a, b), ctx.dtypes[0], False)
+        dweight = sum_partials(outer_product_mean_weight_gradient(g, a, b), ctx.dtypes[0])
         return dz, da, db, dweight, dbias, None
 
 

@@ -155,9 +155,9 @@ class _Transition(torch.autograd.Function):
         return (
             dx,
             *small,
-            sum_partials(dweight_1, dtype, False),
-            sum_partials(dbias_1, saved[4].dtype, False),
-            sum_partials(dweight_2, dtype, True),
+            sum_partials(dweight_1, dtype),
+            sum_partials(dbias_1, saved[4].dtype),
+            sum_partials(dweight_2, dtype, is_transposed=True),
             dbias_2.to(ctx.dtypes[1]),
             None,
         )
