@@ -93,28 +93,31 @@ class LayerNorm(nn.Module):
         return plan.kernels.residual_norm(x, self.weights)
 
     def normalize_and_project(
-        self,
-        x: Tensor,
-        projection: LinearWeights,
-        plan: ExecutionPlan,
-        *,
-        only_projection: bool = False,
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        self, x: Tensor, projection: LinearWeights, plan: ExecutionPlan
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Normalize x [..., c] and apply a linear layer to the result.
 
         Args:
             x: [..., c]
             projection: of the linear layer, from c to c_out channels.
             plan: kernels.
-            only_projection: the normalized x is not needed; None is returned instead.
 
         Returns:
             x for use as the residual, the normalized x, and its projection [..., c_out] in the
             dtype of the weight.
         """
-        return plan.kernels.projected_norm(
-            x, self.weights, projection, only_projection=only_projection
+        x, normalized, projected = plan.kernels.projected_norm(x, self.weights, projection)
+        assert normalized is not None
+        return x, normalized, projected
+
+    def project_normalized(
+        self, x: Tensor, projection: LinearWeights, plan: ExecutionPlan
+    ) -> tuple[Tensor, Tensor]:
+        """Return the results of normalize_and_project without the normalized x."""
+        x, _, projected = plan.kernels.projected_norm(
+            x, self.weights, projection, only_projection=True
         )
+        return x, projected
 
 
 def concatenate_parameters(*linears: Linear) -> LinearWeights:

@@ -56,9 +56,7 @@ class MSARowAttentionWithPairBias(ResidualAttention):
         Returns:
             z for further use, bias: [batch, num_heads, N_res, N_res/dap]
         """
-        z, _, bias = self.layer_norm_z.normalize_and_project(
-            z, self.linear_z.weights, plan, only_projection=True
-        )
+        z, bias = self.layer_norm_z.project_normalized(z, self.linear_z.weights, plan)
         return z, bias.movedim(-1, 1)
 
     def normalize(self, m: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor]:

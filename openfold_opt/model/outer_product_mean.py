@@ -65,7 +65,7 @@ class OuterProductMean(nn.Module):
         Returns:
             m for further use, a and b: [batch, N_seq, N_res/dap, c_hidden]
         """
-        m, _, ab = self.layer_norm.normalize_and_project(m, projection, plan, only_projection=True)
+        m, ab = self.layer_norm.project_normalized(m, projection, plan)
         a, b = (ab * mask.unsqueeze(-1).to(ab.dtype)).chunk(2, dim=-1)
         return m, a, b
 
@@ -74,9 +74,7 @@ class OuterProductMean(nn.Module):
     ) -> Tensor:
         """Compute one factor of the product; arguments as `project`."""
         linear = {"a": self.linear_1, "b": self.linear_2}[side]
-        _, _, projected = self.layer_norm.normalize_and_project(
-            m, linear.weights, plan, only_projection=True
-        )
+        _, projected = self.layer_norm.project_normalized(m, linear.weights, plan)
         return projected * mask.unsqueeze(-1).to(projected.dtype)
 
     def update(

@@ -50,8 +50,8 @@ class TriangleMultiplication(nn.Module):
         Returns:
             [batch, N_res, N_res, c_z]
         """
-        z, *edges = self.edges(z, mask, self.projection(), plan)
-        return self.update(z, tuple(edges), dropout, plan)
+        z, a, b, gate = self.edges(z, mask, self.projection(), plan)
+        return self.update(z, (a, b, gate), dropout, plan)
 
     def projection(self) -> LinearWeights:
         """Return the joined parameters of the projections to edges and gates."""
@@ -151,7 +151,7 @@ class TriangleMultiplication(nn.Module):
 
     def gate(self, z: Tensor, plan: ExecutionPlan) -> Tensor:
         """Compute the gate of the update of z [batch, N_1, N_2, c_z], before its sigmoid."""
-        return self.layer_norm_in.normalize_and_project(z, self.linear_g.weights, plan)[2]
+        return self.layer_norm_in.project_normalized(z, self.linear_g.weights, plan)[1]
 
     def add_product(self, z: Tensor, product: Tensor, gate: Tensor, plan: ExecutionPlan) -> None:
         """Update z [batch, N_1, N_2, c_z] in place.

@@ -172,9 +172,7 @@ def gathered_bias(layer_norm: LayerNorm, linear: Linear, z: Tensor, plan: Predic
     num_heads, num_res = len(linear.weight), z.shape[2]
     bias = z.new_empty((len(z), num_heads, *z.shape[1:3]), dtype=linear.weight.dtype)
     for rows in plan.blocks("pair_bias", z.shape[1]):
-        _, _, projected = layer_norm.normalize_and_project(
-            z[:, rows], linear.weights, plan, only_projection=True
-        )
+        _, projected = layer_norm.project_normalized(z[:, rows], linear.weights, plan)
         bias[:, :, rows] = projected.movedim(-1, 1)
     return gather(bias, plan.dap, dim=2, length=num_res, what="pair bias")
 
