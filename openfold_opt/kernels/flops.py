@@ -81,6 +81,21 @@ ATTENTION: dict[str, Formula] = {
     "attention_bias_gradient": lambda dout, projected, *_: _attention(2)(projected),
 }
 
+PROJECTED_RESIDUAL: dict[str, Formula] = {
+    "projected_residual_forward": lambda residual, x, weight, *_: 2 * x.numel() * weight.shape[0],
+}
+
+PROJECTED_NORM: dict[str, Formula] = {
+    "projected_norm_forward": lambda x, gamma, beta, weight, *_: 2 * x.numel() * len(weight),
+    "projected_norm_backward": lambda dy, dp, x, gamma, beta, weight, *_: (
+        4 * x.numel() * len(weight)
+    ),
+}
+
+TRIANGLE_EDGES: dict[str, Formula] = {
+    "triangle_gate_projection": lambda x, weight, *_: 2 * x.numel() * weight.shape[0],
+}
+
 GLOBAL_ATTENTION: dict[str, Formula] = {
     "global_attention_forward": lambda q, projected, *_: _global_attention(2)(q, projected),
     "global_attention_backward": lambda dout, q, projected, *_: _global_attention(6)(q, projected),

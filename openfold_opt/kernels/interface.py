@@ -115,14 +115,17 @@ class KernelSet:
 
     layer_norm: Callable[..., Tensor]
     """(x, weight, bias, *, eps) -> normalized x"""
-    projected_norm: Callable[..., tuple[Tensor, Tensor]]
-    """(x, norm, projection) -> normalized x, its projection"""
+    residual_norm: Callable[..., tuple[Tensor, Tensor]]
+    """(x, norm) -> x, normalized x"""
+    projected_norm: Callable[..., tuple[Tensor, Tensor | None, Tensor]]
+    """(x, norm, projection, *, only_projection) -> x, normalized x, its projection"""
     self_attention: Callable[..., Tensor]
-    """(x, projection, output, *, num_heads, mask, mask_inf, bias) -> gated multi-head attention"""
+    """(x, projection, output, *, num_heads, mask, mask_inf, bias, residual, dropout) -> gated
+    multi-head attention, or residual + gated multi-head attention * dropout"""
     global_attention: Callable[..., Tensor]
     """(q, projected, *, num_heads, mask, mask_inf) -> attention with one query per group"""
-    triangle_edges: Callable[..., tuple[Tensor, Tensor, Tensor]]
-    """(z, norm, projection, mask, *, c_hidden) -> edges a and b, output gate"""
+    triangle_edges: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]
+    """(z, norm, projection, mask, *, c_hidden) -> z, edges a and b, output gate"""
     triangle_update: Callable[..., Tensor]
     """(z, edges, norm, output, dropout, *, is_outgoing) -> z + triangle update"""
     triangle_side: Callable[..., Tensor]
@@ -151,6 +154,7 @@ class KernelConfig:
     category: ClassVar[str] = "implementation"
 
     layer_norm: Implementation = "reference"
+    residual_norm: Implementation = "reference"
     projected_norm: Implementation = "reference"
     self_attention: Implementation = "reference"
     global_attention: Implementation = "reference"

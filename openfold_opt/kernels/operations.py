@@ -17,6 +17,7 @@ from openfold_opt.kernels.cpu import invariant_point_attention as cpu_invariant_
 from openfold_opt.kernels.cpu import layer_norm as cpu_layer_norm
 from openfold_opt.kernels.cpu import outer_product_mean as cpu_outer_product_mean
 from openfold_opt.kernels.cpu import projected_norm as cpu_projected_norm
+from openfold_opt.kernels.cpu import residual_norm as cpu_residual_norm
 from openfold_opt.kernels.cpu import self_attention as cpu_self_attention
 from openfold_opt.kernels.cpu import transition as cpu_transition
 from openfold_opt.kernels.cpu import triangle_edges as cpu_triangle_edges
@@ -38,6 +39,7 @@ from openfold_opt.kernels.reference.outer_product_mean import (
     outer_product_mean,
 )
 from openfold_opt.kernels.reference.projected_norm import ProjectedNormShapes, projected_norm
+from openfold_opt.kernels.reference.residual_norm import ResidualNormShapes, residual_norm
 from openfold_opt.kernels.reference.self_attention import SelfAttentionShapes, self_attention
 from openfold_opt.kernels.reference.transition import TransitionShapes, transition
 from openfold_opt.kernels.reference.triangle_edges import TriangleEdgesShapes, triangle_edges
@@ -186,12 +188,21 @@ _ROWS = (
         limit=_NORM_LIMIT,
     ),
     Operation(
+        name="residual_norm",
+        shapes=ResidualNormShapes,
+        reference=residual_norm,
+        cpu=cpu_residual_norm.residual_norm,
+        triton="residual_norm",
+        limit=_NORM_LIMIT,
+    ),
+    Operation(
         name="projected_norm",
         shapes=ProjectedNormShapes,
         reference=projected_norm,
         cpu=cpu_projected_norm.projected_norm,
         triton="projected_norm",
         limit=_NORM_LIMIT,
+        flops=flops.PROJECTED_NORM,
     ),
     Operation(
         name="self_attention",
@@ -205,7 +216,7 @@ _ROWS = (
             description="heads of at most {} channels",
             kernels="attention",
         ),
-        flops=flops.ATTENTION,
+        flops={**flops.ATTENTION, **flops.PROJECTED_RESIDUAL},
     ),
     Operation(
         name="global_attention",
@@ -221,6 +232,7 @@ _ROWS = (
         cpu=cpu_triangle_edges.triangle_edges,
         triton="triangle_edges",
         limit=_NORM_LIMIT,
+        flops=flops.TRIANGLE_EDGES,
     ),
     Operation(
         name="triangle_update",
@@ -229,6 +241,7 @@ _ROWS = (
         cpu=cpu_triangle_update.triangle_update,
         triton="triangle_update",
         limit=_NORM_LIMIT,
+        flops=flops.PROJECTED_RESIDUAL,
     ),
     Operation(
         name="triangle_side",

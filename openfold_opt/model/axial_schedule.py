@@ -102,19 +102,15 @@ def attend_within_msa(
         N_res/dap, N_res, c_z].
     """
     axis, num_res, row = plan.dap, z_col.shape[1], block.msa_att_row
-    bias = SharedResult(
-        start_gather(row.pair_bias(z_col, plan), axis, dim=3, length=num_res, what="pair bias")
-    )
+    z_col, own_bias = row.pair_bias(z_col, plan)
+    bias = SharedResult(start_gather(own_bias, axis, dim=3, length=num_res, what="pair bias"))
     z_row = start_to_row(z_col, axis, num_cols=num_res, what="pairs to rows")
-    chunks = zip(
-        *(chunk_sharded(x, axis, dim=1) for x in (m_row, row.normalize(m_row, plan), masks.row))
-    )
+    chunks = zip(*(chunk_sharded(x, axis, dim=1) for x in (*row.normalize(m_row, plan), masks.row)))
     m = (
-        row.add(chunk, row.attend(x, mask, bias, plan), dropout.msa_row, plan)
-        for chunk, x, mask in chunks
+        row.attend(chunk, x, mask, bias, plan, dropout=dropout.msa_row) for chunk, x, mask in chunks
     )
     m = chunks_to_col(m, axis, num_rows=chunk_lengths(masks.num_seq, axis), what="MSA to columns")
-    return _attend_within_columns(block.msa_att_col, m, masks.col, plan), z_row.wait
+    return _attend_within_columns(block.msa_att_col, m, masks.col_transposed, plan), z_row.wait
 
 
 def _attend_within_columns(
@@ -122,9 +118,9 @@ def _attend_within_columns(
 ) -> Tensor:
     """Normalize chunks of rows one by one, join them and attend: [batch, N_seq, N_res/dap, c_m]."""
     # normalize() transposes, so the rows are dim 2 of its result.
-    chunks, normalized = zip(*((chunk, module.normalize(chunk, plan)) for chunk in m))
-    update = module.attend(join_replicated(normalized, plan.dap, dim=2), mask, plan)
-    return module.add(join_replicated(chunks, plan.dap, dim=1), update, None, plan)
+    chunks, normalized = zip(*(module.normalize(chunk, plan) for chunk in m))
+    m_col = join_replicated(chunks, plan.dap, dim=1)
+    return module.attend(m_col, join_replicated(normalized, plan.dap, dim=2), mask, plan)
 
 
 def update_msa_and_pairs(
@@ -153,7 +149,7 @@ def update_msa_and_pairs(
     num_res = pair_masks.row.shape[2]
     m_col = core.msa_transition(m_col, plan)
     # The sides of the outer product are needed next, the MSA at the end of the block.
-    a, b = _start_sides(core.outer_product_mean, m_col, msa_masks.col, plan, num_res=num_res)
+    m_col, a, b = _start_sides(core.outer_product_mean, m_col, msa_masks.col, plan, num_res=num_res)
     m_row = start_to_row(m_col, plan.dap, num_cols=num_res, what="MSA to rows")
     z = _multiply_sides(core.outer_product_mean, z_row(), (a, b), msa_masks.norm, plan)
     z_col = _update_pairs(core, z, pair_masks, dropout, plan)
@@ -162,20 +158,23 @@ def update_msa_and_pairs(
 
 def _start_sides(
     module: OuterProductMean, m_col: Tensor, mask: Tensor, plan: ExecutionPlan, *, num_res: int
-) -> tuple[Tensor, list[AsyncCollective]]:
+) -> tuple[Tensor, Tensor, list[AsyncCollective]]:
     """Compute side a, and start to gather side b in chunks of columns of the MSA.
 
     Returns:
-        a: [batch, N_seq, N_res/dap, c_hidden], and the chunks of b: [batch, N_seq, N_res,
-        c_hidden] along the residues, in flight.
+        m_col for further use, a: [batch, N_seq, N_res/dap, c_hidden], and the chunks of b: [batch,
+        N_seq, N_res, c_hidden] along the residues, in flight.
     """
-    axis, projection, sides_a, sides_b = plan.dap, module.projection(), [], []
+    axis, projection, kept, sides_a, sides_b = plan.dap, module.projection(), [], [], []
     chunks = (chunk_sharded(x, axis, dim=2) for x in (m_col, mask))
     for chunk, chunk_mask, length in zip(*chunks, chunk_lengths(num_res, axis)):
-        a, b = module.project(chunk, chunk_mask, projection, plan)
+        chunk, a, b = module.project(chunk, chunk_mask, projection, plan)
+        kept.append(chunk)
         sides_a.append(a)
         sides_b.append(start_gather(b, axis, dim=2, length=length, what="outer product side"))
-    return join_sharded(sides_a, dim=2), sides_b
+    # Joining several chunks again would cost more than the addition of gradients that it saves.
+    m_col = kept[0] if len(kept) == 1 else m_col
+    return m_col, join_sharded(sides_a, dim=2), sides_b
 
 
 def _multiply_sides(
@@ -209,7 +208,7 @@ def _update_pairs(
     z = chunks_to_row(z, axis, num_cols=repeat(num_res), what="pairs to rows")
     z = attend_starting(core.tri_att_start, z, masks.row, dropout.starting, plan)
     z = chunks_to_col(z, axis, num_rows=chunk_lengths(num_res, axis), what="pairs to columns")
-    z = attend_ending(core.tri_att_end, z, masks.col, dropout.ending, plan)
+    z = attend_ending(core.tri_att_end, z, masks.col_transposed, dropout.ending, plan)
     return core.pair_transition(join_replicated(z, axis, dim=1), plan)
 
 
@@ -245,7 +244,7 @@ def multiply(
     lengths = chunk_lengths(mask.shape[other], axis)
     for chunk, chunk_mask, length in zip(z, chunk_sharded(mask, axis, dim=sharded), lengths):
         # a and b have their channels first, so their residue dims are one further right.
-        a, b, gate = module.edges(chunk, chunk_mask, projection, plan)
+        chunk, a, b, gate = module.edges(chunk, chunk_mask, projection, plan)
         keep, send = (a, b) if is_outgoing else (b, a)
         chunks.append(chunk)
         kept.append(keep)
@@ -293,10 +292,10 @@ def attend_starting(
     Returns:
         The updated chunks.
     """
-    chunks, normalized, biases = zip(*((chunk, *module.normalize(chunk, plan)) for chunk in z))
+    chunks, normalized, biases = zip(*(module.normalize(chunk, plan) for chunk in z))
     bias = _start_bias(join_sharded(biases, dim=1), plan)
     return (
-        module.add(chunk, module.attend(x, chunk_mask, bias, plan), dropout, plan)
+        module.attend(chunk, x, chunk_mask, bias, plan, dropout=dropout)
         for chunk, x, chunk_mask in zip(chunks, normalized, chunk_sharded(mask, plan.dap, dim=1))
     )
 
@@ -313,7 +312,7 @@ def attend_ending(
     Args:
         module: the triangle attention.
         z: chunks of [batch, N_res, N_res/dap, c_z] along the rows.
-        mask: [batch, N_res, N_res/dap]
+        mask: [batch, N_res/dap, N_res], of the transposed pairs.
         dropout: dropout mask of the update, from BlockDropout.
         plan: kernels and DAP axis.
 
@@ -321,16 +320,14 @@ def attend_ending(
         The updated chunks. The attention of all chunks runs when the first one is requested.
     """
     axis = plan.dap
-    chunks, normalized, biases = zip(*((chunk, *module.normalize(chunk, plan)) for chunk in z))
+    chunks, normalized, biases = zip(*(module.normalize(chunk, plan) for chunk in z))
     # normalize() transposes, so the rows are dim 2 of its results.
-    x = join_replicated(normalized, axis, dim=2)
+    x, z_col = join_replicated(normalized, axis, dim=2), join_replicated(chunks, axis, dim=1)
     bias = _start_bias(join_replicated(biases, axis, dim=2), plan)
 
     def updated_chunks() -> Iterator[Tensor]:
-        update = module.attend(x, mask, bias, plan)
-        dropouts = repeat(None) if dropout is None else chunk_replicated(dropout, axis, dim=1)
-        updates = chunk_replicated(update, axis, dim=1)
-        yield from map(module.add, chunks, updates, dropouts, repeat(plan))
+        updated = module.attend(z_col, x, mask, bias, plan, dropout=dropout)
+        yield from chunk_replicated(updated, axis, dim=1)
 
     return updated_chunks()
 

@@ -52,7 +52,7 @@ class MSAStack(nn.Module):
             msa_rate=config.msa_dropout_rate,
         )
         block_masks = (
-            MSAMasks.build(masks[0], plan, eps=config.outer_product_eps),
+            MSAMasks.build(masks[0], plan, eps=config.outer_product_eps, dtype=m.dtype),
             PairMasks.build(masks[1], plan),
         )
         for index, (block, block_dropout) in enumerate(

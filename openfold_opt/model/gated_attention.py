@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from openfold_opt.kernels.interface import LinearWeights
-from openfold_opt.model.linear import Linear, concatenate_parameters
+from openfold_opt.model.linear import JoinedLinears, Linear
 from openfold_opt.model.plan import ExecutionPlan
 
 
@@ -24,9 +24,17 @@ class GatedSelfAttention(nn.Module):
         self.linear_v = Linear(c, c_hidden * num_heads, bias=False, init="glorot")
         self.linear_o = Linear(c_hidden * num_heads, c, init="final")
         self.linear_g = Linear(c, c_hidden * num_heads, init="gating")
+        self._joined = JoinedLinears(self.linear_q, self.linear_k, self.linear_v, self.linear_g)
 
     def forward(
-        self, x: Tensor, mask: Tensor, bias: Callable[[], Tensor] | None, plan: ExecutionPlan
+        self,
+        x: Tensor,
+        mask: Tensor,
+        bias: Callable[[], Tensor] | None,
+        plan: ExecutionPlan,
+        *,
+        residual: Tensor | None = None,
+        dropout: Tensor | None = None,
     ) -> Tensor:
         """Attend within each group.
 
@@ -35,15 +43,19 @@ class GatedSelfAttention(nn.Module):
             mask: [batch, groups, N], 1 where an element exists.
             bias: called when the bias [batch, num_heads, N, N] is needed; None for no bias.
             plan: kernels.
+            residual: [batch, groups, N, c], to which the update is added; None: return the update.
+            dropout: mask of the update, from BlockDropout; None: no dropout.
 
         Returns:
             [batch, groups, N, c]
         """
-        return self.attend(x, self.projection(), mask, bias, plan)
+        return self.attend(
+            x, self.projection(), mask, bias, plan, residual=residual, dropout=dropout
+        )
 
     def projection(self) -> LinearWeights:
-        """Concatenate the parameters of the projections to queries, keys, values and gates."""
-        return concatenate_parameters(self.linear_q, self.linear_k, self.linear_v, self.linear_g)
+        """Return the joined parameters of the projections to queries, keys, values and gates."""
+        return self._joined.weights
 
     def attend(
         self,
@@ -52,6 +64,9 @@ class GatedSelfAttention(nn.Module):
         mask: Tensor,
         bias: Callable[[], Tensor] | None,
         plan: ExecutionPlan,
+        *,
+        residual: Tensor | None = None,
+        dropout: Tensor | None = None,
     ) -> Tensor:
         """Compute `forward` with a projection that several calls share."""
         return plan.kernels.self_attention(
@@ -62,6 +77,8 @@ class GatedSelfAttention(nn.Module):
             mask=mask,
             mask_inf=self.mask_inf,
             bias=bias,
+            residual=residual,
+            dropout=dropout,
         )
 
 
@@ -72,9 +89,5 @@ class ResidualAttention(nn.Module):
     device; model/axial_schedule.py runs the same stages on the chunks of a DAP group.
     """
 
-    stages: ClassVar[tuple[str, ...]] = ("normalize", "attend", "add")
+    stages: ClassVar[tuple[str, ...]] = ("normalize", "attend")
     """Methods that do the work of the module, in the order of the algorithm."""
-
-    def add(self, x: Tensor, update: Tensor, dropout: Tensor | None, plan: ExecutionPlan) -> Tensor:
-        """Add the update [batch, .., c], after dropout, to x of the same shape."""
-        return plan.kernels.dropout_residual(x, update, dropout)

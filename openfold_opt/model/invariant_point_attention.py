@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from openfold_opt.geometry.rigid import Rigid
 from openfold_opt.kernels.interface import InvariantPointInputs
-from openfold_opt.model.linear import Linear, project_together
+from openfold_opt.model.linear import JoinedLinears, Linear
 from openfold_opt.model.plan import ExecutionPlan
 
 # softplus of this value is 1, so every head starts with point weight 1.
@@ -65,6 +65,9 @@ class InvariantPointAttention(nn.Module):
         self.linear_kv = Linear(c_s, 2 * c_hidden * num_heads)
         self.linear_q_points = Linear(c_s, num_heads * self.num_qk_points * 3)
         self.linear_kv_points = Linear(c_s, num_heads * sum(num_points) * 3)
+        self._joined = JoinedLinears(
+            self.linear_q, self.linear_kv, self.linear_q_points, self.linear_kv_points
+        )
         self.linear_b = Linear(c_z, num_heads)
         self.linear_out = Linear(
             num_heads * (c_z + c_hidden + self.num_v_points * 4), c_s, init="final"
@@ -129,9 +132,8 @@ class InvariantPointAttention(nn.Module):
 
     def project(self, s: Tensor, frames: Rigid) -> ProjectedResidues:
         """Run lines 1-3: project s [batch, N_res, c_s] to scalars and points."""
-        linears = (self.linear_q, self.linear_kv, self.linear_q_points, self.linear_kv_points)
-        sizes = tuple(linear.weight.shape[0] for linear in linears)
-        q, kv, q_points, kv_points = project_together(s, *linears).split(sizes, dim=-1)
+        sizes = tuple(linear.weight.shape[0] for linear in self._joined.linears)
+        q, kv, q_points, kv_points = self._joined.project(s).split(sizes, dim=-1)
         k, v = kv.unflatten(-1, (self.num_heads, -1)).chunk(2, dim=-1)
         # The checkpoint's layout of a point projection is [3, num_heads, num_points].
         points = torch.cat(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -86,9 +88,13 @@ class LayerNorm(nn.Module):
         """Normalize x [..., c]."""
         return plan.kernels.layer_norm(x, self.weight, self.bias, eps=self.eps)
 
+    def normalize_residual(self, x: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
+        """Return x [..., c], for use as the residual, and the normalized x."""
+        return plan.kernels.residual_norm(x, self.weights)
+
     def normalize_and_project(
         self, x: Tensor, projection: LinearWeights, plan: ExecutionPlan
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Normalize x [..., c] and apply a linear layer to the result.
 
         Args:
@@ -97,9 +103,21 @@ class LayerNorm(nn.Module):
             plan: kernels.
 
         Returns:
-            The normalized x, and its projection [..., c_out] in the dtype of the weight.
+            x for use as the residual, the normalized x, and its projection [..., c_out] in the
+            dtype of the weight.
         """
-        return plan.kernels.projected_norm(x, self.weights, projection)
+        x, normalized, projected = plan.kernels.projected_norm(x, self.weights, projection)
+        assert normalized is not None
+        return x, normalized, projected
+
+    def project_normalized(
+        self, x: Tensor, projection: LinearWeights, plan: ExecutionPlan
+    ) -> tuple[Tensor, Tensor]:
+        """Return the results of normalize_and_project without the normalized x."""
+        x, _, projected = plan.kernels.projected_norm(
+            x, self.weights, projection, only_projection=True
+        )
+        return x, projected
 
 
 def concatenate_parameters(*linears: Linear) -> LinearWeights:
@@ -119,14 +137,50 @@ def concatenate_parameters(*linears: Linear) -> LinearWeights:
     return LinearWeights(weight, torch.cat(biases))
 
 
-def project_together(x: Tensor, *linears: Linear) -> Tensor:
-    """Apply several Linears to x [..., c_in] as one matrix product.
+class JoinedLinears:
+    """Linears with the same c_in that are applied as one matrix product.
 
-    Returns:
-        The concatenated outputs [..., sum of c_out].
+    The object has no parameters: the Linears are children of the module that owns it.
     """
-    weight, bias = concatenate_parameters(*linears)
-    return F.linear(x.to(weight.dtype), weight, bias)
+
+    def __init__(self, *linears: Linear) -> None:
+        self.linears = linears
+        self._weight: Tensor | None = None
+        self._bias: Tensor | None = None
+
+    def share_weight(self, weight: Tensor) -> None:
+        """Use this weight, which shares the memory of those of the Linears, from now on.
+
+        It gets the gradient instead of the weights of the Linears. If there are biases, they must
+        be shared, too (train/optim/parameter_buffer.py).
+        """
+        self._weight = weight
+
+    def share_bias(self, bias: Tensor) -> None:
+        """Use this bias, as share_weight; it is zero where a Linear has no bias."""
+        self._bias = bias
+
+    @property
+    def weights(self) -> LinearWeights:
+        """Return the joined parameters, as concatenate_parameters returns them."""
+        if self._weight is None:
+            return concatenate_parameters(*self.linears)
+        return LinearWeights(self._weight, self._bias)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Map x [..., c_in] to the concatenated outputs [..., sum of c_out]."""
+        weight, bias = self.weights
+        return F.linear(x.to(weight.dtype), weight, bias)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> JoinedLinears:
+        """Copy without the shared parameters, because the copies of the Linears have new memory."""
+        return JoinedLinears(*copy.deepcopy(self.linears, memo))
+
+
+def joined_linears(model: nn.Module) -> Iterator[JoinedLinears]:
+    """Return all groups of Linears of a model that are applied together."""
+    for module in model.modules():
+        yield from (x for x in vars(module).values() if isinstance(x, JoinedLinears))
 
 
 def initialize_parameters(model: nn.Module, *, seed: int) -> None:

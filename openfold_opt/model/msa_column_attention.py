@@ -29,28 +29,35 @@ class ColumnAttention(ResidualAttention):
         Returns:
             [batch, N_seq, N_res, c_m]
         """
-        x = self.normalize(m, plan)
-        return self.add(m, self.attend(x, mask, plan), None, plan)
+        m, x = self.normalize(m, plan)
+        return self.attend(m, x, mask.transpose(1, 2), plan)
 
-    def normalize(self, m: Tensor, plan: ExecutionPlan) -> Tensor:
+    def normalize(self, m: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
         """Transpose and normalize the MSA.
 
-        [batch, N_seq, N_res/dap, c_m] -> [batch, N_res/dap, N_seq, c_m]
-        """
-        return self.layer_norm_m(m.transpose(1, 2), plan)
+        Args:
+            m: [batch, N_seq, N_res/dap, c_m]
+            plan: kernels.
 
-    def attend(self, x: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
-        """Compute the update by attention within each column.
+        Returns:
+            m for the residual, x: [batch, N_res/dap, N_seq, c_m]
+        """
+        residual, x = self.layer_norm_m.normalize_residual(m.transpose(1, 2), plan)
+        return residual.transpose(1, 2), x
+
+    def attend(self, m: Tensor, x: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
+        """Add the update by attention within each column.
 
         Args:
+            m: [batch, N_seq, N_res/dap, c_m]
             x: [batch, N_res/dap, N_seq, c_m], from normalize.
-            mask: [batch, N_seq, N_res/dap]
+            mask: [batch, N_res/dap, N_seq]
             plan: kernels.
 
         Returns:
             [batch, N_seq, N_res/dap, c_m]
         """
-        return self.attention(x, mask.transpose(1, 2), plan).transpose(1, 2)
+        return plan.kernels.dropout_residual(m, self.attention(x, mask, plan).transpose(1, 2), None)
 
 
 class MSAColumnAttention(ColumnAttention):
@@ -66,3 +73,7 @@ class MSAColumnAttention(ColumnAttention):
     def attention(self, x: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
         """Apply multi-head attention (lines 2-6)."""
         return self.mha(x, mask, None, plan)
+
+    def attend(self, m: Tensor, x: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
+        """Add the update, as in the base class, in the layout of the columns."""
+        return self.mha(x, mask, None, plan, residual=m.transpose(1, 2)).transpose(1, 2)

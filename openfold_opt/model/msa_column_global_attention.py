@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from openfold_opt.model.linear import LayerNorm, Linear, project_together
+from openfold_opt.model.linear import JoinedLinears, LayerNorm, Linear
 from openfold_opt.model.msa_column_attention import ColumnAttention
 from openfold_opt.model.plan import ExecutionPlan
 
@@ -25,6 +25,7 @@ class GlobalAttention(nn.Module):
         self.linear_v = Linear(c_e, c_hidden, bias=False, init="glorot")
         self.linear_g = Linear(c_e, c_hidden * num_heads, init="gating")
         self.linear_o = Linear(c_hidden * num_heads, c_e, init="final")
+        self._joined = JoinedLinears(self.linear_k, self.linear_v, self.linear_g)
 
     def forward(self, x: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
         """Attend within each group.
@@ -39,7 +40,7 @@ class GlobalAttention(nn.Module):
         """
         total = torch.matmul(mask.unsqueeze(-2).to(x.dtype), x).squeeze(-2)
         mean = total / (mask.sum(-1, keepdim=True) + self.eps)
-        projected = project_together(x, self.linear_k, self.linear_v, self.linear_g)
+        projected = self._joined.project(x)
         output = plan.kernels.global_attention(
             self.linear_q(mean),
             projected,

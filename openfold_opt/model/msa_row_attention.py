@@ -14,7 +14,7 @@ from openfold_opt.model.plan import ExecutionPlan
 class MSARowAttentionWithPairBias(ResidualAttention):
     """Algorithm 7 (MSARowAttentionWithPairBias), for both MSA stacks."""
 
-    stages = ("pair_bias", "normalize", "attend", "add")
+    stages = ("pair_bias", "normalize", "attend")
 
     def __init__(
         self, c_m: int, c_z: int, *, c_hidden: int, num_heads: int, mask_inf: float
@@ -42,33 +42,48 @@ class MSARowAttentionWithPairBias(ResidualAttention):
         Returns:
             [batch, N_seq, N_res, c_m]
         """
-        bias, x = self.pair_bias(z, plan), self.normalize(m, plan)
-        return self.add(m, self.attend(x, mask, lambda: bias, plan), dropout, plan)
+        _, bias = self.pair_bias(z, plan)
+        m, x = self.normalize(m, plan)
+        return self.attend(m, x, mask, lambda: bias, plan, dropout=dropout)
 
-    def pair_bias(self, z: Tensor, plan: ExecutionPlan) -> Tensor:
+    def pair_bias(self, z: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
         """Compute the bias from the pairs (line 3).
 
-        [batch, N_res, N_res/dap, c_z] -> [batch, num_heads, N_res, N_res/dap]
-        """
-        _, bias = self.layer_norm_z.normalize_and_project(z, self.linear_z.weights, plan)
-        return bias.movedim(-1, 1)
+        Args:
+            z: [batch, N_res, N_res/dap, c_z]
+            plan: kernels.
 
-    def normalize(self, m: Tensor, plan: ExecutionPlan) -> Tensor:
-        """Normalize m [batch, N_seq/dap, N_res, c_m] (line 1)."""
-        return self.layer_norm_m(m, plan)
+        Returns:
+            z for further use, bias: [batch, num_heads, N_res, N_res/dap]
+        """
+        z, bias = self.layer_norm_z.project_normalized(z, self.linear_z.weights, plan)
+        return z, bias.movedim(-1, 1)
+
+    def normalize(self, m: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
+        """Return m [batch, N_seq/dap, N_res, c_m] for the residual, and normalized (line 1)."""
+        return self.layer_norm_m.normalize_residual(m, plan)
 
     def attend(
-        self, x: Tensor, mask: Tensor, bias: Callable[[], Tensor], plan: ExecutionPlan
+        self,
+        m: Tensor,
+        x: Tensor,
+        mask: Tensor,
+        bias: Callable[[], Tensor],
+        plan: ExecutionPlan,
+        *,
+        dropout: Tensor | None,
     ) -> Tensor:
-        """Compute the update by attention within each row (lines 2 and 4-7).
+        """Add the update by attention within each row (lines 2 and 4-7).
 
         Args:
+            m: [batch, N_seq/dap, N_res, c_m]
             x: [batch, N_seq/dap, N_res, c_m], normalized.
             mask: [batch, N_seq/dap, N_res]
             bias: called when the bias [batch, num_heads, N_res, N_res] is needed.
             plan: kernels.
+            dropout: dropout mask of the update, from BlockDropout.
 
         Returns:
             [batch, N_seq/dap, N_res, c_m]
         """
-        return self.mha(x, mask, bias, plan)
+        return self.mha(x, mask, bias, plan, residual=m, dropout=dropout)

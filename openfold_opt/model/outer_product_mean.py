@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from openfold_opt.kernels.interface import LinearWeights
-from openfold_opt.model.linear import LayerNorm, Linear, concatenate_parameters
+from openfold_opt.model.linear import JoinedLinears, LayerNorm, Linear
 from openfold_opt.model.plan import ExecutionPlan
 
 
@@ -22,6 +22,7 @@ class OuterProductMean(nn.Module):
         self.layer_norm = LayerNorm(c_m)
         self.linear_1 = Linear(c_m, c_hidden)
         self.linear_2 = Linear(c_m, c_hidden)
+        self._joined = JoinedLinears(self.linear_1, self.linear_2)
         self.linear_out = Linear(c_hidden * c_hidden, c_z, init="final")
 
     def forward(
@@ -39,11 +40,12 @@ class OuterProductMean(nn.Module):
         Returns:
             [batch, N_res, N_res, c_z]
         """
-        return self.update(z, self.project(m, mask, self.projection(), plan), norm, plan)
+        _, a, b = self.project(m, mask, self.projection(), plan)
+        return self.update(z, (a, b), norm, plan)
 
     def projection(self) -> LinearWeights:
-        """Concatenate the parameters of the projections to a and b."""
-        return concatenate_parameters(self.linear_1, self.linear_2)
+        """Return the joined parameters of the projections to a and b."""
+        return self._joined.weights
 
     def project(
         self,
@@ -51,7 +53,7 @@ class OuterProductMean(nn.Module):
         mask: Tensor,
         projection: LinearWeights,
         plan: ExecutionPlan,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Compute both factors of the product (lines 1-2).
 
         Args:
@@ -61,18 +63,18 @@ class OuterProductMean(nn.Module):
             plan: kernels.
 
         Returns:
-            a and b: [batch, N_seq, N_res/dap, c_hidden]
+            m for further use, a and b: [batch, N_seq, N_res/dap, c_hidden]
         """
-        _, ab = self.layer_norm.normalize_and_project(m, projection, plan)
+        m, ab = self.layer_norm.project_normalized(m, projection, plan)
         a, b = (ab * mask.unsqueeze(-1).to(ab.dtype)).chunk(2, dim=-1)
-        return a, b
+        return m, a, b
 
     def project_side(
         self, m: Tensor, mask: Tensor, side: Literal["a", "b"], plan: ExecutionPlan
     ) -> Tensor:
         """Compute one factor of the product; arguments as `project`."""
         linear = {"a": self.linear_1, "b": self.linear_2}[side]
-        _, projected = self.layer_norm.normalize_and_project(m, linear.weights, plan)
+        _, projected = self.layer_norm.project_normalized(m, linear.weights, plan)
         return projected * mask.unsqueeze(-1).to(projected.dtype)
 
     def update(

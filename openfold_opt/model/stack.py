@@ -27,38 +27,53 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PairMasks:
-    """The pair mask in both layouts."""
+    """The pair mask in the layouts that the modules of a stack read, made once per stack."""
 
     row: Tensor
     """[batch, N_res/dap, N_res]"""
     col: Tensor
     """[batch, N_res, N_res/dap]"""
+    col_transposed: Tensor
+    """[batch, N_res/dap, N_res], contiguous."""
 
     @classmethod
     def build(cls, pair_mask: Tensor, plan: ExecutionPlan) -> PairMasks:
-        """Build both layouts from pair_mask [batch, N_res, N_res]."""
-        return cls(row=scatter(pair_mask, plan.dap, dim=1), col=scatter(pair_mask, plan.dap, dim=2))
+        """Build all layouts from pair_mask [batch, N_res, N_res]."""
+        col = scatter(pair_mask, plan.dap, dim=2)
+        return cls(
+            row=scatter(pair_mask, plan.dap, dim=1),
+            col=col,
+            col_transposed=col.transpose(1, 2).contiguous(),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MSAMasks:
-    """The MSA mask in both layouts."""
+    """The MSA mask in the layouts that the modules of a stack read, made once per stack."""
 
     row: Tensor
     """[batch, N_seq/dap, N_res]"""
     col: Tensor
-    """[batch, N_seq, N_res/dap]"""
+    """[batch, N_seq, N_res/dap] in the dtype of the MSA representation."""
+    col_transposed: Tensor
+    """[batch, N_res/dap, N_seq], contiguous."""
     num_seq: int
     norm: Tensor
     """[batch, N_res/dap, N_res, 1]: divisor of the outer product mean."""
 
     @classmethod
-    def build(cls, msa_mask: Tensor, plan: ExecutionPlan, *, eps: float) -> MSAMasks:
-        """Build both layouts and the divisor from msa_mask [batch, N_seq, N_res]."""
+    def build(
+        cls, msa_mask: Tensor, plan: ExecutionPlan, *, eps: float, dtype: torch.dtype
+    ) -> MSAMasks:
+        """Build all layouts and the divisor from msa_mask [batch, N_seq, N_res].
+
+        eps: added to the divisor; dtype: of the MSA representation.
+        """
         col = scatter(msa_mask, plan.dap, dim=2)
         return cls(
             row=scatter(msa_mask, plan.dap, dim=1),
-            col=col,
+            col=col.to(dtype),
+            col_transposed=col.transpose(1, 2).contiguous(),
             num_seq=msa_mask.shape[1],
             norm=outer_product_norm(col, msa_mask, eps=eps),
         )

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from openfold_opt.model.linear import Linear, project_together
+from openfold_opt.model.linear import JoinedLinears, Linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,7 @@ class PointwiseAttention(nn.Module):
         self.linear_k = Linear(c_t, c_all_heads, bias=False, init="glorot")
         self.linear_v = Linear(c_t, c_all_heads, bias=False, init="glorot")
         self.linear_o = Linear(c_all_heads, c_z, init="final")
+        self._joined = JoinedLinears(self.linear_k, self.linear_v)
 
     def forward(self, t: Tensor, z: Tensor, template_mask: Tensor) -> Tensor:
         """Compute the attention; see TemplatePointwiseAttention."""
@@ -59,7 +60,7 @@ class PointwiseAttention(nn.Module):
     def keys_and_values(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Project t [.., c_t] to keys and values [.., num_heads, c_hidden] each."""
         heads = (self.config.num_heads, self.config.c_hidden)
-        k, v = project_together(t, self.linear_k, self.linear_v).chunk(2, dim=-1)
+        k, v = self._joined.project(t).chunk(2, dim=-1)
         return k.unflatten(-1, heads), v.unflatten(-1, heads)
 
 

@@ -71,7 +71,7 @@ def update_templates(
     to_row = partial(chunks_to_row, axis=axis, num_cols=repeat(num_res), what="templates to rows")
     in_groups = partial(_run_in_groups, plan=plan)
     t = in_groups(attend_starting, block.tri_att_start, t_row, masks.row, dropout.starting)
-    t = in_groups(attend_ending, block.tri_att_end, to_col(t), masks.col, dropout.ending)
+    t = in_groups(attend_ending, block.tri_att_end, to_col(t), masks.col_transposed, dropout.ending)
     t = in_groups(multiply, block.tri_mul_out, to_row(t), masks.row, dropout.outgoing)
     t = in_groups(multiply, block.tri_mul_in, to_col(t), masks.col, dropout.incoming)
     relayout = partial(start_to_row, axis=axis, num_cols=num_res, what="templates to rows")

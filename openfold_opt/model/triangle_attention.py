@@ -36,11 +36,10 @@ class TriangleAttentionStartingNode(ResidualAttention):
         Returns:
             [batch, N_res, N_res, c_z]
         """
-        x, bias = self.normalize(z, plan)
-        update = self.attend(x, mask, lambda: bias.movedim(-1, 1), plan)
-        return self.add(z, update, dropout, plan)
+        z, x, bias = self.normalize(z, plan)
+        return self.attend(z, x, mask, lambda: bias.movedim(-1, 1), plan, dropout=dropout)
 
-    def normalize(self, z: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
+    def normalize(self, z: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor, Tensor]:
         """Normalize the pairs and compute their bias (lines 1 and 3).
 
         Args:
@@ -48,40 +47,70 @@ class TriangleAttentionStartingNode(ResidualAttention):
             plan: kernels.
 
         Returns:
-            x: [batch, N_res/dap, N_res, c_z], bias: [batch, N_res/dap, N_res, num_heads]
+            z for the residual, x: [batch, N_res/dap, N_res, c_z], bias: [batch, N_res/dap, N_res,
+            num_heads]
         """
         return self.layer_norm.normalize_and_project(z, self.linear.weights, plan)
 
     def attend(
-        self, x: Tensor, mask: Tensor, bias: Callable[[], Tensor], plan: ExecutionPlan
+        self,
+        z: Tensor,
+        x: Tensor,
+        mask: Tensor,
+        bias: Callable[[], Tensor],
+        plan: ExecutionPlan,
+        *,
+        dropout: Tensor | None,
     ) -> Tensor:
-        """Compute the update by attention within each row (lines 2 and 4-7).
+        """Add the update by attention within each row (lines 2 and 4-7).
 
         Args:
+            z: [batch, N_res/dap, N_res, c_z]
             x: [batch, N_res/dap, N_res, c_z], from normalize.
             mask: [batch, N_res/dap, N_res]
             bias: called when the bias [batch, num_heads, N_res, N_res] is needed.
             plan: kernels.
+            dropout: dropout mask of the update, from BlockDropout.
 
         Returns:
             [batch, N_res/dap, N_res, c_z]
         """
-        return self.mha(x, mask, bias, plan)
+        return self.mha(x, mask, bias, plan, residual=z, dropout=dropout)
 
 
 class TriangleAttentionEndingNode(TriangleAttentionStartingNode):
     """Algorithm 14 (TriangleAttentionEndingNode): Algorithm 13 on the transposed pairs.
 
-    z, its mask and its update are sharded over columns: [batch, N_res, N_res/dap, c_z]. Between
-    `normalize` and `attend` the pairs are transposed.
+    z and its update are sharded over columns: [batch, N_res, N_res/dap, c_z]. Between `normalize`
+    and `attend` the pairs are transposed.
     """
 
-    def normalize(self, z: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
-        """Transpose and normalize the pairs, and compute their bias."""
-        return super().normalize(z.transpose(1, 2), plan)
+    def forward(
+        self, z: Tensor, mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan
+    ) -> Tensor:
+        """Add the update to the pair representation; arguments as in the base class."""
+        return super().forward(z, mask.transpose(1, 2), dropout, plan)
+
+    def normalize(self, z: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor, Tensor]:
+        """Transpose and normalize the pairs, and compute their bias; z is not transposed."""
+        residual, x, bias = super().normalize(z.transpose(1, 2), plan)
+        return residual.transpose(1, 2), x, bias
 
     def attend(
-        self, x: Tensor, mask: Tensor, bias: Callable[[], Tensor], plan: ExecutionPlan
+        self,
+        z: Tensor,
+        x: Tensor,
+        mask: Tensor,
+        bias: Callable[[], Tensor],
+        plan: ExecutionPlan,
+        *,
+        dropout: Tensor | None,
     ) -> Tensor:
-        """Compute the update by attention within each column."""
-        return super().attend(x, mask.transpose(1, 2), bias, plan).transpose(1, 2)
+        """Add the update by attention within each column.
+
+        z: [batch, N_res, N_res/dap, c_z]; mask: [batch, N_res/dap, N_res], of the transposed
+            pairs; dropout: [batch, N_res, 1, c_z].
+        """
+        dropout = None if dropout is None else dropout.transpose(1, 2)
+        z = super().attend(z.transpose(1, 2), x, mask, bias, plan, dropout=dropout)
+        return z.transpose(1, 2)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from openfold_opt.kernels.interface import LinearWeights
-from openfold_opt.model.linear import LayerNorm, Linear, concatenate_parameters
+from openfold_opt.model.linear import JoinedLinears, LayerNorm, Linear, concatenate_parameters
 from openfold_opt.model.plan import ExecutionPlan
 
 
@@ -30,6 +30,9 @@ class TriangleMultiplication(nn.Module):
         self.linear_b_g = Linear(c_z, c_hidden, init="gating")
         self.linear_g = Linear(c_z, c_z, init="gating")
         self.linear_z = Linear(c_hidden, c_z, init="final")
+        self._joined = JoinedLinears(
+            self.linear_a_p, self.linear_b_p, self.linear_a_g, self.linear_b_g, self.linear_g
+        )
         self.layer_norm_in = LayerNorm(c_z)
         self.layer_norm_out = LayerNorm(c_hidden)
 
@@ -47,13 +50,12 @@ class TriangleMultiplication(nn.Module):
         Returns:
             [batch, N_res, N_res, c_z]
         """
-        return self.update(z, self.edges(z, mask, self.projection(), plan), dropout, plan)
+        z, a, b, gate = self.edges(z, mask, self.projection(), plan)
+        return self.update(z, (a, b, gate), dropout, plan)
 
     def projection(self) -> LinearWeights:
-        """Concatenate the parameters of the projections to edges and gates."""
-        return concatenate_parameters(
-            self.linear_a_p, self.linear_b_p, self.linear_a_g, self.linear_b_g, self.linear_g
-        )
+        """Return the joined parameters of the projections to edges and gates."""
+        return self._joined.weights
 
     def edges(
         self,
@@ -61,7 +63,7 @@ class TriangleMultiplication(nn.Module):
         mask: Tensor,
         projection: LinearWeights,
         plan: ExecutionPlan,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Compute the edges and the gate of the update (lines 1-3).
 
         Args:
@@ -72,8 +74,8 @@ class TriangleMultiplication(nn.Module):
             plan: kernels.
 
         Returns:
-            a and b: [batch, c_hidden, ..] with the residue dims of z, and the gate in the shape
-            of z.
+            z for the residual, a and b: [batch, c_hidden, ..] with the residue dims of z, and the
+            gate in the shape of z.
         """
         return plan.kernels.triangle_edges(
             z, self.layer_norm_in.weights, projection, mask, c_hidden=self.c_hidden
@@ -149,7 +151,7 @@ class TriangleMultiplication(nn.Module):
 
     def gate(self, z: Tensor, plan: ExecutionPlan) -> Tensor:
         """Compute the gate of the update of z [batch, N_1, N_2, c_z], before its sigmoid."""
-        return self.layer_norm_in.normalize_and_project(z, self.linear_g.weights, plan)[1]
+        return self.layer_norm_in.project_normalized(z, self.linear_g.weights, plan)[1]
 
     def add_product(self, z: Tensor, product: Tensor, gate: Tensor, plan: ExecutionPlan) -> None:
         """Update z [batch, N_1, N_2, c_z] in place.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from openfold_opt.parallel.axis import AxisGroup
 
@@ -52,25 +52,26 @@ class GradientReducer:
     def __init__(
         self,
         gradients: Tensor,
-        parameters: Mapping[nn.Parameter, int],
+        parameters: Mapping[Tensor, int],
         axis: AxisGroup,
         *,
         bucket_bytes: int,
         overlaps: bool,
         collect: Callable[[slice], None],
-        without_gradient: Collection[nn.Parameter] = (),
+        without_gradient: Collection[Tensor] = (),
     ) -> None:
         """Register hooks on the parameters, unless the axis has size 1.
 
         Args:
             gradients: [n] float32.
-            parameters: offset of the gradient of each parameter in `gradients`.
+            parameters: offset of the gradient of each parameter in `gradients`. Parameters that are
+                joined in memory and get one gradient count as one.
             axis: the ranks to average over.
             bucket_bytes: size of a bucket; a larger parameter gets a separate bucket.
             overlaps: whether buckets are reduced during the backward pass or all at its end. The
                 results are bit-identical.
-            collect: called with the range of a bucket before it is reduced, to copy gradients there
-                that were computed in other buffers.
+            collect: called with the range of a bucket before it is reduced, to add the gradients of
+                its parameters there.
             without_gradient: parameters that the loss does not depend on; no bucket waits for them.
         """
         self._gradients = gradients
@@ -79,7 +80,7 @@ class GradientReducer:
         self._is_active = False
         self._num_launched = 0
         self._buckets: list[_Bucket] = []
-        self._bucket_of: dict[nn.Parameter, _Bucket] = {}
+        self._bucket_of: dict[Tensor, _Bucket] = {}
         self._without_gradient = frozenset(without_gradient)
         if axis.size == 1:
             return
@@ -88,7 +89,7 @@ class GradientReducer:
             for parameter in parameters:
                 parameter.register_post_accumulate_grad_hook(self._on_gradient)
 
-    def _build_buckets(self, parameters: Mapping[nn.Parameter, int], bucket_size: int) -> None:
+    def _build_buckets(self, parameters: Mapping[Tensor, int], bucket_size: int) -> None:
         stop, members = self._gradients.numel(), []
         for parameter, start in sorted(parameters.items(), key=lambda item: -item[1]):
             members.append(parameter)
@@ -114,7 +115,7 @@ class GradientReducer:
         self._is_active = True
 
     @torch.no_grad()
-    def _on_gradient(self, parameter: nn.Parameter) -> None:
+    def _on_gradient(self, parameter: Tensor) -> None:
         if not self._is_active:
             return
         if parameter in self._without_gradient:

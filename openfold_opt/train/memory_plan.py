@@ -26,7 +26,7 @@ from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.graphs.graph_memory import graph_memory_bytes
 from openfold_opt.train.operation_shapes import operations_of_step
-from openfold_opt.train.precision import activation_dtype, meta_model
+from openfold_opt.train.precision import activation_dtype, meta_model, meta_training_model
 from openfold_opt.train.synthetic_features import meta_batch
 
 USABLE_SHARE = 0.9
@@ -167,7 +167,7 @@ def saved_bytes(
     config: RunConfig, kernel_config: KernelConfig, *, num_recomputed_blocks: int, dap_size: int = 1
 ) -> int:
     """Return the bytes that the forward pass and loss of a micro-batch save on each DAP rank."""
-    model = meta_model(config.model, config.precision)
+    model, _ = meta_training_model(config.model, config.precision)
     with torch.device("meta"):
         kernels = build_kernel_set(kernel_config, "meta", config.model.kernel_shapes())
         plan = ExecutionPlan(

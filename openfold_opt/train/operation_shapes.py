@@ -17,6 +17,7 @@ from openfold_opt.kernels.reference.invariant_point_attention import InvariantPo
 from openfold_opt.kernels.reference.layer_norm import LayerNormShapes
 from openfold_opt.kernels.reference.outer_product_mean import OuterProductMeanShapes
 from openfold_opt.kernels.reference.projected_norm import ProjectedNormShapes
+from openfold_opt.kernels.reference.residual_norm import ResidualNormShapes
 from openfold_opt.kernels.reference.self_attention import SelfAttentionShapes
 from openfold_opt.kernels.reference.transition import TransitionShapes
 from openfold_opt.kernels.reference.triangle_edges import TriangleEdgesShapes
@@ -148,7 +149,7 @@ def _msa_operations(config: RunConfig, sizes: _Sizes) -> Iterator[_Named]:
         ("extra MSA", extra, sizes.num_extra_seq, model.c_e),
     ):
         msa = (batch, num_seq, columns)
-        yield "layer_norm", where, LayerNormShapes(leading=msa, c=c)
+        yield "residual_norm", where, ResidualNormShapes(leading=msa, c=c)
         transition = TransitionShapes(leading=msa, c=c, factor=stack.transition_factor)
         yield "transition", where, transition
         outer_product_mean = OuterProductMeanShapes(

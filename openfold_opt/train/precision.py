@@ -11,6 +11,7 @@ import torch
 from openfold_opt.kernels.interface import Precision
 from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.config import ModelConfig
+from openfold_opt.train.optim.parameter_buffer import ParameterBuffer
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
@@ -41,6 +42,18 @@ def meta_model(config: ModelConfig, precision: Precision) -> AlphaFold:
     for name in low_precision_names(model, precision):
         parameters[name].data = parameters[name].data.bfloat16()
     return model
+
+
+def meta_training_model(
+    config: ModelConfig, precision: Precision
+) -> tuple[AlphaFold, ParameterBuffer]:
+    """Return the model of meta_model as it is trained, and the buffer that has its parameters.
+
+    Layers that are applied together share joined parameters.
+    """
+    with torch.device("meta"):
+        model = AlphaFold(config, seed=None)
+    return model, ParameterBuffer(model, low_precision=low_precision_names(model, precision))
 
 
 def check_precision(precision: str) -> None:

@@ -131,12 +131,12 @@ class TrainStep:
         parameters = dict(model.named_parameters())
         self._reducer = GradientReducer(
             self.buffer.gradients,
-            self.buffer.offsets(model),
+            self.buffer.leaves,
             context.training_ranks,
             bucket_bytes=config.gradient_bucket_bytes,
             # A gradient that is clipped is complete only after the backward pass.
             overlaps=config.overlap and self._clipping is None,
-            collect=self.buffer.add_low_precision_gradients,
+            collect=self.buffer.collect_gradients,
             without_gradient=[parameters[name] for name in without_gradient],
         )
         self.dropout_seed = dropout_seed
@@ -276,7 +276,7 @@ class TrainStep:
             self._reducer.prepare_for_backward()
         (terms.loss / self.config.accumulation).backward()
         if not is_last:
-            self.buffer.add_low_precision_gradients()
+            self.buffer.collect_gradients()
         return terms
 
     @torch.no_grad()
@@ -317,8 +317,8 @@ class TrainStep:
             self._clipping.copy_sum()
         square_sum = self._reducer.finish(buffer.size)
         if square_sum is None:
-            # There is only one rank. With several, the reducer has added the bfloat16 gradients.
-            buffer.add_low_precision_gradients()
+            # There is only one rank. With several, the reducer has collected the gradients.
+            buffer.collect_gradients()
         gradient, extras = buffer.gradients[: buffer.size], buffer.gradients[buffer.size :]
         applied_and_norm = self._plan.kernels.weight_update(
             self.weight_state(),

@@ -30,7 +30,7 @@ def test_values_that_are_not_finite_propagate(name, bad):
     calls = {
         "layer_norm": lambda f: f(x, row, row, eps=1e-5),
         "projected_norm": lambda f: f(x, NormWeights(row, row, 1e-5), LinearWeights(square, row))[
-            1
+            2
         ],
         "self_attention": lambda f: f(
             x,
@@ -46,7 +46,7 @@ def test_values_that_are_not_finite_propagate(name, bad):
             LinearWeights(random(20, 4), random(20)),
             mask,
             c_hidden=4,
-        )[0],
+        )[1],
         "triangle_update": lambda f: f(
             x,
             (*edges, random(1, 2, 3, 4, seed=5)),
@@ -128,11 +128,16 @@ def test_operations_accept_an_empty_batch():
         random(4, 4),
         torch.ones(0, 3, 3),
     )
-    edges = CPU["triangle_edges"](
+    z_residual, *edges = CPU["triangle_edges"](
         z, NormWeights(row, row, 1e-5), LinearWeights(random(20, 4), random(20)), mask, c_hidden=4
     )
     x = CPU["triangle_update"](
-        z, edges, NormWeights(row, row, 1e-5), LinearWeights(square, row), None, is_outgoing=True
+        z_residual,
+        edges,
+        NormWeights(row, row, 1e-5),
+        LinearWeights(square, row),
+        None,
+        is_outgoing=True,
     )
     x = CPU["transition"](
         x,
@@ -140,7 +145,7 @@ def test_operations_accept_an_empty_batch():
         LinearWeights(random(8, 4), random(8)),
         LinearWeights(random(4, 8), row),
     )
-    x, bias = CPU["projected_norm"](
+    _, x, bias = CPU["projected_norm"](
         CPU["layer_norm"](x, row, row, eps=1e-5),
         NormWeights(row, row, 1e-5),
         LinearWeights(square, None),

@@ -168,7 +168,7 @@ def test_layer_norm(shape):
 
 @pytest.mark.parametrize(("shape", "c_out"), [((2, 3, 5), 4), ((1, 1, 3), 1), ((4, 1, 1, 8), 3)])
 @pytest.mark.parametrize("has_bias", [True, False])
-@pytest.mark.parametrize("used_results", [(0, 1), (1,), (0,)])
+@pytest.mark.parametrize("used_results", [(0, 1, 2), (1, 2), (2,), (1,)])
 def test_projected_norm(shape, c_out, has_bias, used_results):
     c = shape[-1]
     leaves = [

@@ -43,7 +43,7 @@ def test_triangle_update_recomputes_its_edges(is_outgoing):
     leaves += [random(c, seed=5), random(c, seed=6), random(c_z, c, seed=7), random(c_z, seed=8)]
 
     def call(operations, z, gamma, beta, weight, bias, *rest):
-        edges = operations["triangle_edges"](
+        z, *edges = operations["triangle_edges"](
             z, NormWeights(gamma, beta, 1e-5), LinearWeights(weight, bias), mask, c_hidden=c
         )
         return operations["triangle_update"](
@@ -84,7 +84,7 @@ def test_self_attention_recomputes_its_input(is_projected, is_transposed):
                 random(batch, heads, n, n, seed=8),
             )
         else:
-            x, projected = operations["projected_norm"](
+            _, x, projected = operations["projected_norm"](
                 z, NormWeights(gamma, beta, 1e-5), LinearWeights(w_bias, None)
             )
             bias = random(batch, heads, n, n, seed=8) + projected.mean(1).movedim(-1, 1).unsqueeze(

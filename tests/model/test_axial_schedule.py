@@ -32,7 +32,8 @@ def randomized(module: nn.Module) -> nn.Module:
 def random_masks() -> tuple[MSAMasks, PairMasks]:
     msa_mask = (torch.rand(1, N_SEQ, N_RES) > 0.2).float()
     pair_mask = (torch.rand(1, N_RES, N_RES) > 0.2).float()
-    return MSAMasks.build(msa_mask, PLAN, eps=1e-3), PairMasks.build(pair_mask, PLAN)
+    msa_masks = MSAMasks.build(msa_mask, PLAN, eps=1e-3, dtype=msa_mask.dtype)
+    return msa_masks, PairMasks.build(pair_mask, PLAN)
 
 
 def random_dropout() -> BlockDropout:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from openfold_opt.model.linear import LayerNorm, Linear, initialize_parameters, project_together
+from openfold_opt.model.linear import JoinedLinears, LayerNorm, Linear, initialize_parameters
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_joint_projections_equal_separate_projections():
         if linear.bias is not None:
             nn.init.normal_(linear.bias)
     x = torch.randn(2, 7, 5)
-    outputs = project_together(x, *linears).split((3, 4, 2), dim=-1)
+    outputs = JoinedLinears(*linears).project(x).split((3, 4, 2), dim=-1)
     for output, linear in zip(outputs, linears):
         torch.testing.assert_close(output, linear(x))
 

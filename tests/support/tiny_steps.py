@@ -83,3 +83,16 @@ def as_if_on_a_gpu(config: RunConfig) -> RunConfig:
     changed = dataclasses.replace(config)
     object.__setattr__(changed, "cuda_graphs", True)
     return changed
+
+
+def record_gradients(step):
+    """Return a set that receives the names of the parameters that get a gradient."""
+    found = set()
+    for leaf, start in step.buffer.leaves.items():
+        names = {
+            name
+            for name, (offset, _) in step.buffer.layout().items()
+            if start <= offset < start + leaf.numel()
+        }
+        leaf.register_post_accumulate_grad_hook(lambda _, names=names: found.update(names))
+    return found

@@ -12,7 +12,7 @@ from openfold_opt.train.build_run import build_model, build_plans, build_train_s
 from openfold_opt.train.graphs.step_graphs import StepGraphs
 from openfold_opt.train.step import StepNumbers
 from tests.support.synthetic_samples import tiny_config
-from tests.support.tiny_steps import FakeRecorder, micro_batch, new_step
+from tests.support.tiny_steps import FakeRecorder, micro_batch, new_step, record_gradients
 
 CPU = torch.device("cpu")
 TOLERANCE = 1e-5
@@ -40,9 +40,7 @@ def step_with(parts, backend):
 
 def gradients_of(step):
     """Return the loss terms, the gradients and the names of the parameters that got one."""
-    reached = set()
-    for name, parameter in step.model.named_parameters():
-        parameter.register_post_accumulate_grad_hook(lambda _, name=name: reached.add(name))
+    reached = record_gradients(step)
     numbers = StepNumbers(step=1, learning_rate=1e-3, dropout_seed=7)
     step.buffer.zero_gradients()
     terms = step.forward_backward(

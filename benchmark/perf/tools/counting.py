@@ -17,6 +17,7 @@ from torch.utils.flop_counter import flop_registry
 from benchmark.perf.tools.can_run import import_with_triton
 from benchmark.perf.tools.module_times import stages_of
 from openfold_opt.kernels.operations import FLOPS
+from openfold_opt.model.linear import joined_linears
 from openfold_opt.parallel.async_collective import SharedResult
 from openfold_opt.train.graphs.graph_memory import FUSED_NAMESPACE, launches_nothing
 
@@ -146,13 +147,19 @@ def _count_one(module: nn.Module, arguments: dict[str, Any]) -> ModuleCounts:
     names = inspect.signature(module.forward).parameters
     inputs = tree_map(_as_leaf, {name: arguments[name] for name in names if name in arguments})
     # Existing gradients would be accumulated into, which counts extra operations.
-    module.zero_grad(set_to_none=True)
+    for parameter in [*module.parameters(), *_joined_parameters(module)]:
+        parameter.grad = None
     with Counter() as forward:
         result = module(**inputs)
     outputs = [x for x in tree_leaves(_fields(result)) if isinstance(x, Tensor) and x.requires_grad]
     with Counter() as backward:
         torch.autograd.backward(outputs, [torch.empty_like(x) for x in outputs])
     return ModuleCounts(forward=forward.counts, backward=backward.counts)
+
+
+def _joined_parameters(module: nn.Module) -> Iterable[Tensor]:
+    weights = (joined.weights for joined in joined_linears(module))
+    return (x for pair in weights for x in pair if x is not None)
 
 
 def _as_leaf(x: Any) -> Any:

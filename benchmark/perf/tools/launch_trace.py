@@ -66,12 +66,10 @@ class Trace:
 
 
 def trace_step(step: MetaStep, collectives: Counter) -> Trace:
-    """Trace a step whose parameters already have gradients, as all but the first in training.
+    """Trace a step.
 
     collectives: filled by the axis of the step.
     """
-    for parameter in step.model.parameters():
-        parameter.grad = torch.empty_like(parameter)
     with torch.device("meta"), _Recorder(step.model) as recorder:
         step.run()
     return Trace(

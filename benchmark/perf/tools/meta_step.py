@@ -17,7 +17,8 @@ from openfold_opt.model.outputs import ModelOutputs
 from openfold_opt.model.plan import ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.train.config import RunConfig
-from openfold_opt.train.precision import meta_model
+from openfold_opt.train.optim.parameter_buffer import ParameterBuffer
+from openfold_opt.train.precision import meta_training_model
 from openfold_opt.train.synthetic_features import meta_batch
 
 META = torch.device("meta")
@@ -42,6 +43,7 @@ class MetaStep:
     """Model, inputs and loss of a step, all on the meta device."""
 
     model: AlphaFold
+    buffer: ParameterBuffer
     plan: ExecutionPlan
     batch: FeatureBatch
     dropout: DropoutState | None
@@ -63,8 +65,10 @@ class MetaStep:
         kernel_set = build_kernel_set(KernelConfig.all(kernels), META, config.model.kernel_shapes())
         scalar = torch.zeros((), dtype=torch.int64, device=META)
         slots = torch.zeros(config.local_batch_size, dtype=torch.int64, device=META)
+        model, buffer = meta_training_model(config.model, precision)
         return cls(
-            model=meta_model(config.model, precision),
+            model=model,
+            buffer=buffer,
             plan=ExecutionPlan(
                 kernels=kernel_set, dap=dap, num_recomputed_blocks=num_recomputed_blocks
             ),
@@ -98,6 +102,7 @@ class MetaStep:
         return StepFlops(forward=forward.get_total_flops(), both=both.get_total_flops())
 
     def run(self) -> None:
-        """Run forward, loss and backward."""
+        """Run forward, loss and backward, and add the gradients to the flat gradients."""
         batch = self.batch.at_pass(self.num_recycling_iterations)
         self.loss(self.forward(), batch).loss.backward()
+        self.buffer.collect_gradients()

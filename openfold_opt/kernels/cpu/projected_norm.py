@@ -18,10 +18,11 @@ from openfold_opt.kernels.interface import LinearWeights, NormWeights
 
 
 def projected_norm(
-    x: Tensor, norm: NormWeights, projection: LinearWeights
-) -> tuple[Tensor, Tensor]:
+    x: Tensor, norm: NormWeights, projection: LinearWeights, *, only_projection: bool = False
+) -> tuple[Tensor, Tensor | None, Tensor]:
     """Compute kernels.reference.projected_norm; its docstring has the shapes."""
-    return _ProjectedNorm.apply(x, norm.weight, norm.bias, *projection, norm.eps)
+    normalized, projected = _ProjectedNorm.apply(x, norm.weight, norm.bias, *projection, norm.eps)
+    return x, None if only_projection else normalized, projected
 
 
 class _ProjectedNorm(torch.autograd.Function):

@@ -25,6 +25,7 @@ from openfold_opt.kernels.cpu.tiles import (
     tile_length,
 )
 from openfold_opt.kernels.interface import LinearWeights
+from openfold_opt.kernels.reference.dropout_residual import dropout_residual
 
 _FLOAT32_BYTES = 4
 
@@ -40,12 +41,31 @@ def self_attention(
     mask: Tensor,
     mask_inf: float,
     bias: Callable[[], Tensor] | None = None,
+    residual: Tensor | None = None,
+    dropout: Tensor | None = None,
 ) -> Tensor:
     """Compute kernels.reference.self_attention; its docstring has the shapes.
 
     Saves only its inputs for the backward pass and recomputes the rest. If x is the result of a
     normalization, it is recomputed too.
     """
+    update = _update(
+        x, projection, output, num_heads=num_heads, mask=mask, mask_inf=mask_inf, bias=bias
+    )
+    return update if residual is None else dropout_residual(residual, update, dropout)
+
+
+def _update(
+    x: Tensor,
+    projection: LinearWeights,
+    output: LinearWeights,
+    *,
+    num_heads: int,
+    mask: Tensor,
+    mask_inf: float,
+    bias: Callable[[], Tensor] | None,
+) -> Tensor:
+    """Compute the update."""
     bias_tensor = None if bias is None else bias().expand(len(x), num_heads, x.shape[2], x.shape[2])
     if (
         not torch.is_grad_enabled()

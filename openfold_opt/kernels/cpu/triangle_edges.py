@@ -24,12 +24,13 @@ Pair = tuple[Tensor, Tensor]
 
 def triangle_edges(
     z: Tensor, norm: NormWeights, projection: LinearWeights, mask: Tensor, *, c_hidden: int
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Compute kernels.reference.triangle_edges; its docstring has the shapes.
 
     Saves only its inputs for the backward pass and recomputes the rest.
     """
-    return _TriangleEdges.apply(z, norm.weight, norm.bias, *projection, mask, (c_hidden, norm.eps))
+    parameters = (norm.weight, norm.bias, *projection)
+    return z, *_TriangleEdges.apply(z, *parameters, mask, (c_hidden, norm.eps))
 
 
 class _TriangleEdges(torch.autograd.Function):

@@ -16,20 +16,24 @@ def projected_norm(
     x: Tensor,
     norm: NormWeights,
     projection: LinearWeights,
-) -> tuple[Tensor, Tensor]:
+    *,
+    only_projection: bool = False,
+) -> tuple[Tensor, Tensor | None, Tensor]:
     """Compute a layer normalization and a linear projection of its result.
 
     Args:
         x: [..., c]
         norm: of c channels.
         projection: from c to c_out channels, with or without bias.
+        only_projection: return None instead of the normalized x.
 
     Returns:
-        Normalized x, as returned by layer_norm, and its projection [..., c_out] in the dtype of the
-        weight of the projection.
+        x for use as a residual and normalized x, as residual_norm, and the projection of normalized
+        x [..., c_out] in the dtype of its weight.
     """
     normalized = layer_norm(x, norm.weight, norm.bias, eps=norm.eps)
-    return normalized, F.linear(normalized.to(projection.weight.dtype), *projection)
+    projected = F.linear(normalized.to(projection.weight.dtype), *projection)
+    return x, None if only_projection else normalized, projected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +46,12 @@ class ProjectedNormShapes:
     c_out: int
 
     def arguments(self, make: TensorMaker) -> Arguments:
-        """Make arguments of these shapes."""
+        """Make arguments of these shapes. The results are those without x."""
 
         def call(kernel: Kernel) -> Kernel:
             return lambda x, gamma, beta, weight: kernel(
                 x, norm_weights(gamma, beta), LinearWeights(weight, None)
-            )
+            )[1:]
 
         weight, _ = make.linear(self.c, self.c_out)
         leaves = (make.leaf(*self.leading, self.c), *make.norm(self.c), weight)

@@ -11,6 +11,7 @@ from torch import Tensor
 from openfold_opt.kernels.arguments import Arguments, Kernel, TensorMaker
 from openfold_opt.kernels.interface import LinearWeights
 from openfold_opt.kernels.reference.attention import attention
+from openfold_opt.kernels.reference.dropout_residual import dropout_residual
 
 
 def self_attention(
@@ -22,28 +23,37 @@ def self_attention(
     mask: Tensor,
     mask_inf: float,
     bias: Callable[[], Tensor] | None = None,
+    residual: Tensor | None = None,
+    dropout: Tensor | None = None,
 ) -> Tensor:
     """Compute lines 2-6 of Algorithms 7, 8, 13 and 14.
 
     Args:
         x: [batch, groups, N, c], normalized.
         projection: from c to 4 * num_heads * c_head channels: queries, keys, values and gates,
-            concatenated.
+            concatenated. Only the gates have a bias: elsewhere it is zero, and its gradient is not
+            used, so an implementation may return zeros there.
         output: from num_heads * c_head to c channels.
         mask: [batch, groups, N], 1 where an element exists.
         mask_inf: subtracted from the logits of keys that do not exist.
         bias: returns [batch, num_heads, N, N], which is added to the logits of every group. Called
             once, after the projections, so that its communication overlaps with them.
+        residual: [batch, groups, N, c], to which the update is added, with any strides; None:
+            return the update itself.
+        dropout: mask of the update, which broadcasts to it, as in dropout_residual; None: no
+            dropout. Without a residual there is none.
 
     Returns:
-        [batch, groups, N, c] in the dtype of the weights.
+        The update [batch, groups, N, c] in the dtype of the weights, or the sum in the dtype of
+        the residual.
     """
     projected = F.linear(x.to(projection.weight.dtype), *projection)
     bias_tensor = None if bias is None else bias()
-    return F.linear(
+    update = F.linear(
         attention(projected, num_heads=num_heads, mask=mask, mask_inf=mask_inf, bias=bias_tensor),
         *output,
     )
+    return update if residual is None else dropout_residual(residual, update, dropout)
 
 
 @dataclass(frozen=True, kw_only=True)

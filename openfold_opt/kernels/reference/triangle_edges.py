@@ -47,7 +47,7 @@ def triangle_edges(
     mask: Tensor,
     *,
     c_hidden: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Compute Algorithm 11, lines 1-3: the factors of the product, and the gate of the output.
 
     Args:
@@ -58,11 +58,11 @@ def triangle_edges(
         c_hidden: number of channels of a and of b.
 
     Returns:
-        a, b and the output gate, as triangle_gate.
+        z for use as a residual, as residual_norm; a, b and the output gate, as triangle_gate.
     """
     normalized = layer_norm(z, norm.weight, norm.bias, eps=norm.eps)
     projected = F.linear(normalized.to(projection.weight.dtype), *projection)
-    return triangle_gate(projected, mask, c_hidden=c_hidden)
+    return z, *triangle_gate(projected, mask, c_hidden=c_hidden)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class TriangleEdgesShapes:
     c_hidden: int
 
     def arguments(self, make: TensorMaker) -> Arguments:
-        """Make arguments of these shapes."""
+        """Make arguments of these shapes. The results are those without z."""
         mask = make.full(self.batch, self.n_1, self.n_2)
         leaves = (
             make.leaf(self.batch, self.n_1, self.n_2, self.c_z),
@@ -91,6 +91,6 @@ class TriangleEdgesShapes:
                 LinearWeights(*projection),
                 mask,
                 c_hidden=self.c_hidden,
-            )
+            )[1:]
 
         return Arguments(leaves=leaves, others=(mask,), call=call)

@@ -5,6 +5,9 @@ copied, and a mask that rows share has strides of 0. Gradients:
 
     d(residual) = dy,   d(update) = dy * sigmoid(gate) * mask,
     d(gate) = dy * mask * update * sigmoid(gate) * (1 - sigmoid(gate)).
+
+The backward pass also sums d(update) over the rows: the gradient of the bias of the projection that
+computed the update (projected_residual.py).
 """
 
 import torch
@@ -93,6 +96,7 @@ def _backward_kernel(
     mask_ptr,
     dupdate_ptr,  # out: strides of update
     dgate_ptr,  # out: [rows, c] contiguous, written if HAS_GATE
+    partial_ptr,  # out: [programs, c] float32, sums of dupdate; written if HAS_SUMS
     num_rows,
     size_1,
     size_2,
@@ -114,6 +118,7 @@ def _backward_kernel(
     BLOCK_ROWS: tl.constexpr,
     HAS_GATE: tl.constexpr,
     HAS_MASK: tl.constexpr,
+    HAS_SUMS: tl.constexpr,
 ):
     rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     columns = tl.arange(0, BLOCK_C)[None, :]
@@ -150,6 +155,10 @@ def _backward_kernel(
         dupdate.to(dupdate_ptr.dtype.element_ty),
         mask=inside,
     )
+    if HAS_SUMS:
+        channels = tl.arange(0, BLOCK_C)
+        sums = partial_ptr + tl.program_id(0).to(tl.int64) * C + channels
+        tl.store(sums, tl.sum(dupdate, axis=0), mask=channels < C)
 
 
 def _constants(shape: torch.Size, gate: Tensor | None, mask: Tensor | None) -> dict[str, int]:
@@ -216,15 +225,24 @@ def dropout_residual_forward(
 
 @fused_op
 def dropout_residual_backward(
-    dout: Tensor, update: Tensor, mask: Tensor | None, gate: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients of update, in its dtype and layout, and gate (empty without a gate)."""
+    dout: Tensor, update: Tensor, mask: Tensor | None, gate: Tensor | None, has_sums: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the gradients.
+
+    Returns:
+        The gradient of update, in its dtype and layout; that of gate (empty without a gate);
+        partial sums [programs, c] float32 of that of update (empty unless has_sums).
+    """
     dupdate = torch.empty_like(update)
     dgate = torch.empty(
         update.shape if gate is not None else 0, dtype=update.dtype, device=update.device
     )
     constants = _constants(update.shape, gate, mask)
     layout = _layout(update.shape, (dout, update, gate), mask)
+    programs = divide_up(layout[0], constants["BLOCK_ROWS"])
+    partial = torch.empty(
+        (programs, update.shape[-1]) if has_sums else 0, dtype=torch.float32, device=update.device
+    )
     tensors = (
         dout,
         update,
@@ -232,16 +250,18 @@ def dropout_residual_backward(
         update if mask is None else mask,
         dupdate,
         dgate,
+        partial,
     )
     launch(
         _backward_kernel,
-        (divide_up(layout[0], constants["BLOCK_ROWS"]),),
+        (programs,),
         *tensors,
         *layout,
         **constants,
+        HAS_SUMS=has_sums,
         num_warps=4,
     )
-    return dupdate, dgate
+    return dupdate, dgate, partial
 
 
 class _DropoutResidual(torch.autograd.Function):
@@ -262,7 +282,7 @@ class _DropoutResidual(torch.autograd.Function):
             update = torch.empty_strided(
                 ctx.shape, ctx.strides, dtype=ctx.dtype, device=dout.device
             )
-        dupdate, dgate = dropout_residual_backward(_dense(dout), update, mask, gate)
+        dupdate, dgate, _ = dropout_residual_backward(dense(dout), update, mask, gate, False)
         return dout, dupdate, None, None if gate is None else dgate
 
 
@@ -276,17 +296,17 @@ def dropout_residual(
     shape = residual.shape
     mask = None if mask is None else mask.expand(shape)
     return _DropoutResidual.apply(
-        *(_three_leading_dims(x) for x in (residual, update, mask, gate))
+        *(three_leading_dims(x) for x in (residual, update, mask, gate))
     ).view(shape)
 
 
-def _three_leading_dims(x: Tensor | None) -> Tensor | None:
+def three_leading_dims(x: Tensor | None) -> Tensor | None:
     """Return x as [size_0, size_1, size_2, c], if possible a view, with contiguous channels."""
     if x is None:
         return None
-    return _dense(x.flatten(0, x.dim() - 4) if x.dim() > 4 else x[(None,) * (4 - x.dim())])
+    return dense(x.flatten(0, x.dim() - 4) if x.dim() > 4 else x[(None,) * (4 - x.dim())])
 
 
-def _dense(x: Tensor) -> Tensor:
+def dense(x: Tensor) -> Tensor:
     """Return x with channels that are contiguous or have stride 0."""
     return x if x.stride(-1) <= 1 else x.contiguous()

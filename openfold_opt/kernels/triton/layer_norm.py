@@ -8,7 +8,8 @@ bias with rstd = 1 / sqrt(variance + eps). With g = dy * weight and n = (x - mea
     dweight = sum over rows of dy * n,   dbias = sum over rows of dy.
 
 Each program of the backward pass loops over many rows and writes partial sums for weight and bias,
-which are then summed in a fixed order.
+which are then summed in a fixed order. If x is also a residual (residual_norm), its other gradient
+is added to dx there.
 """
 
 import torch
@@ -81,6 +82,7 @@ def _backward_kernel(
     weight_ptr,  # [c]
     mean_ptr,  # [rows] float32
     rstd_ptr,  # [rows] float32
+    added_ptr,  # strides of x, added to dx; read if HAS_ADDED
     dx_ptr,  # out: strides of x
     partial_ptr,  # out: [programs, 2, c] float32, sums for weight, bias
     num_rows,
@@ -93,6 +95,7 @@ def _backward_kernel(
     C: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
+    HAS_ADDED: tl.constexpr,
 ):
     program, num_programs = tl.program_id(0), tl.num_programs(0)
     columns = tl.arange(0, BLOCK_C)
@@ -120,6 +123,8 @@ def _backward_kernel(
         mean_gn = tl.sum(g * normalized, axis=1) / C
         dx = rstd[:, None] * (g - mean_g[:, None] - normalized * mean_gn[:, None])
         dx_offsets = offsets[:, None] + columns[None, :].to(tl.int64) * channel_stride
+        if HAS_ADDED:
+            dx += tl.load(added_ptr + dx_offsets, mask=inside, other=0.0).to(tl.float32)
         tl.store(dx_ptr + dx_offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
         weight_sum += tl.sum(dy * normalized, axis=0)
         bias_sum += tl.sum(dy, axis=0)
@@ -164,9 +169,11 @@ def layer_norm_forward(
 
 @fused_op
 def layer_norm_backward(
-    dy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor
+    dy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, added: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Compute the gradients.
+
+    added: in the shape of x, added to dx; None: nothing.
 
     Returns:
         dx [..., c] in dtype and memory layout of x; partial sums [programs, 2, c] float32 for
@@ -178,7 +185,9 @@ def layer_norm_backward(
     if dx.stride() != rows.tensor.stride():
         # x has gaps or overlapping memory; its copy does not.
         rows, dx = Rows.of(x.contiguous()), torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    blocks = _blocks(x.shape[-1])
+    if added is not None and added.stride() != dx.stride():
+        added = torch.empty_like(dx).copy_(added)
+    blocks = _blocks(x.shape[-1]) | {"HAS_ADDED": added is not None}
     programs = max(1, min(MAX_PARTIAL_SUMS, divide_up(rows.count, blocks["BLOCK_ROWS"])))
     partial = torch.empty(programs, 2, x.shape[-1], dtype=torch.float32, device=x.device)
     layout = (rows.count, *rows.layout, rows.channel_stride)
@@ -190,6 +199,7 @@ def layer_norm_backward(
         weight,
         mean,
         rstd,
+        dx if added is None else added,
         dx,
         partial,
         *layout,
@@ -209,7 +219,7 @@ class _LayerNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dy):
         x, weight, mean, rstd = ctx.saved_tensors
-        dx, partial = layer_norm_backward(dy, x, weight, mean, rstd)
+        dx, partial = layer_norm_backward(dy, x, weight, mean, rstd, None)
         dweight, dbias = partial.sum(0).to(weight.dtype)
         return dx, dweight, dbias, None
 

@@ -1,11 +1,10 @@
 """Edges of the triangle multiplications: normalization, projection, and the fused gate."""
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from openfold_opt.kernels.interface import LinearWeights, NormWeights
-from openfold_opt.kernels.triton.layer_norm import layer_norm
-from openfold_opt.kernels.triton.triangle_gate import triangle_gate
+from openfold_opt.kernels.triton.residual_norm import residual_norm
+from openfold_opt.kernels.triton.triangle_gate import gated_projection
 
 
 def triangle_edges(
@@ -15,8 +14,7 @@ def triangle_edges(
     mask: Tensor,
     *,
     c_hidden: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Compute kernels.reference.triangle_edges; its docstring has the shapes."""
-    normalized = layer_norm(z, norm.weight, norm.bias, eps=norm.eps)
-    projected = F.linear(normalized.to(projection.weight.dtype), *projection)
-    return triangle_gate(projected, mask, c_hidden=c_hidden)
+    z, normalized = residual_norm(z, norm)
+    return z, *gated_projection(normalized, projection, mask, c_hidden=c_hidden)

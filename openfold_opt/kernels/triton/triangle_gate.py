@@ -1,8 +1,13 @@
-"""Gated and masked edges, channels before edges, in one pass over memory instead of four.
+"""Gated and masked edges, channels before edges, with the projection before them.
+
+The forward pass applies gate and mask to a tile of the projection in registers. It writes values
+and gates only if the backward pass needs them.
 
 ab has the channels of a, then those of b. With v the value and s = sigmoid(gate), ab = v * s *
 mask. A gradient d(ab) gives d(v) = d(ab) * s * mask and d(gate) = d(ab) * mask * v * s * (1 - s),
-both written directly to the gradient of the concatenated projection.
+both written directly to the gradient of the concatenated projection. The same kernel copies the
+gradient of the output gate there, and sums the gradient over the edges for the bias of the
+projection.
 """
 
 import torch
@@ -10,10 +15,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from openfold_opt.kernels.triton.launching import divide_up, fused_op, launch, next_power_of_2
+from openfold_opt.kernels.interface import LinearWeights
+from openfold_opt.kernels.triton.launching import (
+    divide_up,
+    dot_precision,
+    fused_op,
+    launch,
+    next_power_of_2,
+)
+from openfold_opt.kernels.triton.partial_sums import sum_partials
 
 BLOCK_EDGES = 64
 MAX_BLOCK_CHANNELS = 64
+MIN_DOT_SIZE = 16
+"""Smallest dim of a matrix product on tensor cores."""
 
 
 @triton.jit
@@ -59,18 +74,142 @@ def _forward_kernel(
 
 
 @triton.jit
+def _load_weight(weight_ptr, channels, is_channel, inner, C_IN: tl.constexpr):
+    """Load a transposed tile [BLOCK_IN, BLOCK_CHANNELS] of the weight."""
+    return tl.load(
+        weight_ptr + channels[None, :] * C_IN + inner[:, None],
+        mask=is_channel[None, :] & (inner < C_IN)[:, None],
+        other=0.0,
+    )
+
+
+@triton.jit
+def _projection_kernel(
+    x_ptr,  # [batch, edges, c_in] contiguous
+    weight_ptr,  # [width, c_in] contiguous; the rows are in the order of the projection
+    bias_ptr,  # [width]
+    mask_ptr,  # [batch, edges] contiguous
+    ab_ptr,  # out: [2, batch, num_channels / 2, edges] contiguous: a and b
+    projected_ptr,  # out: [batch, edges, width] if HAS_PROJECTED, else its last part alone
+    num_edges,
+    num_channels,
+    width,
+    C_IN: tl.constexpr,
+    BLOCK_IN: tl.constexpr,
+    BLOCK_EDGES: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+    HAS_PROJECTED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    batch = tl.program_id(2).to(tl.int64)
+    edges = tl.program_id(1) * BLOCK_EDGES + tl.arange(0, BLOCK_EDGES)
+    is_edge = edges < num_edges
+    rows = batch * num_edges + edges
+    gate_blocks = tl.cdiv(num_channels, BLOCK_CHANNELS)
+    # Programs after those of the gated channels compute the output gate.
+    is_rest = tl.program_id(0) >= gate_blocks
+    first = tl.where(
+        is_rest,
+        2 * num_channels + (tl.program_id(0) - gate_blocks) * BLOCK_CHANNELS,
+        tl.program_id(0) * BLOCK_CHANNELS,
+    )
+    channels = first + tl.arange(0, BLOCK_CHANNELS)
+    is_channel = channels < tl.where(is_rest, width, num_channels)
+    is_gated = is_channel & (not is_rest)
+    inside = is_edge[:, None] & is_channel[None, :]
+    value = tl.zeros([BLOCK_EDGES, BLOCK_CHANNELS], dtype=tl.float32)
+    gate = tl.zeros([BLOCK_EDGES, BLOCK_CHANNELS], dtype=tl.float32)
+    for start in range(0, C_IN, BLOCK_IN):
+        inner = start + tl.arange(0, BLOCK_IN)
+        x = tl.load(
+            x_ptr + rows[:, None] * C_IN + inner[None, :],
+            mask=is_edge[:, None] & (inner < C_IN)[None, :],
+            other=0.0,
+        )
+        weight = _load_weight(weight_ptr, channels, is_channel, inner, C_IN)
+        value = tl.dot(x, weight, value, input_precision=PRECISION)
+        weight = _load_weight(weight_ptr, channels + num_channels, is_gated, inner, C_IN)
+        gate = tl.dot(x, weight, gate, input_precision=PRECISION)
+    value += tl.load(bias_ptr + channels, mask=is_channel, other=0.0).to(tl.float32)[None, :]
+    dtype = projected_ptr.dtype.element_ty
+    if HAS_PROJECTED:
+        tile = projected_ptr + rows[:, None] * width + channels[None, :]
+        tl.store(tile, value.to(dtype), mask=inside)
+    elif is_rest:
+        rest = rows[:, None] * (width - 2 * num_channels) + channels[None, :] - 2 * num_channels
+        tl.store(projected_ptr + rest, value.to(dtype), mask=inside)
+    if is_rest:
+        return
+    bias = tl.load(bias_ptr + num_channels + channels, mask=is_gated, other=0.0)
+    gate += bias.to(tl.float32)[None, :]
+    if HAS_PROJECTED:
+        tile = projected_ptr + rows[:, None] * width + num_channels + channels[None, :]
+        tl.store(tile, gate.to(dtype), mask=inside)
+    mask = tl.load(mask_ptr + rows, mask=is_edge, other=0.0).to(tl.float32)
+    ab = value * tl.sigmoid(gate) * mask[:, None]
+    half = num_channels // 2
+    side, in_half = channels // half, channels % half
+    channels_first = ((side * tl.num_programs(2) + batch) * half + in_half)[None, :] * num_edges
+    channels_first += edges[:, None]
+    tl.store(ab_ptr + channels_first, ab.to(ab_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _copy_rest(
+    drest_ptr,
+    dprojected_ptr,
+    sums,
+    first_channel,
+    num_edges,
+    num_before,
+    width,
+    BLOCK_EDGES: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+):
+    """Copy a tile of the gradient of the output gate, and write its sums."""
+    edges = tl.program_id(0) * BLOCK_EDGES + tl.arange(0, BLOCK_EDGES)
+    channels = first_channel + tl.arange(0, BLOCK_CHANNELS)
+    is_channel = channels < width - num_before
+    inside = (edges < num_edges)[:, None] & is_channel[None, :]
+    rows = (tl.program_id(2).to(tl.int64) * num_edges + edges)[:, None]
+    drest = tl.load(
+        drest_ptr + rows * (width - num_before) + channels[None, :], mask=inside, other=0.0
+    )
+    tl.store(dprojected_ptr + rows * width + num_before + channels[None, :], drest, mask=inside)
+    total = tl.sum(drest.to(tl.float32), axis=0)
+    tl.store(sums + num_before + channels, total, mask=is_channel)
+
+
+@triton.jit
 def _backward_kernel(
     da_ptr,  # [batch, num_channels / 2, edges] contiguous
     db_ptr,  # as da
+    drest_ptr,  # [batch, edges, width - 2 * num_channels] contiguous
     projected_ptr,  # as in _forward_kernel
     mask_ptr,
-    dprojected_ptr,  # out: as projected; the rest (the output gate) is not written
+    dprojected_ptr,  # out: as projected
+    partial_ptr,  # out: [batch, blocks of edges, width] float32, sums of dprojected
     num_edges,
     num_channels,
     width,
     BLOCK_EDGES: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
+    sums = partial_ptr + (tl.program_id(2) * tl.num_programs(0) + tl.program_id(0)) * width
+    gate_blocks = tl.cdiv(num_channels, BLOCK_CHANNELS)
+    if tl.program_id(1) >= gate_blocks:
+        _copy_rest(
+            drest_ptr,
+            dprojected_ptr,
+            sums,
+            (tl.program_id(1) - gate_blocks) * BLOCK_CHANNELS,
+            num_edges,
+            2 * num_channels,
+            width,
+            BLOCK_EDGES,
+            BLOCK_CHANNELS,
+        )
+        return
     projected, _, edges, is_edge, inside = _tile(
         num_edges, num_channels, width, BLOCK_EDGES, BLOCK_CHANNELS
     )
@@ -90,17 +229,16 @@ def _backward_kernel(
     sigmoid_gate = tl.sigmoid(
         tl.load(projected_ptr + projected + num_channels, mask=inside, other=0.0).to(tl.float32)
     )
-    tl.store(
-        dprojected_ptr + projected,
-        (dab * sigmoid_gate).to(dprojected_ptr.dtype.element_ty),
-        mask=inside,
-    )
+    dvalue = dab * sigmoid_gate
+    tl.store(dprojected_ptr + projected, dvalue.to(dprojected_ptr.dtype.element_ty), mask=inside)
     dgate = dab * value * sigmoid_gate * (1.0 - sigmoid_gate)
     tl.store(
         dprojected_ptr + projected + num_channels,
         dgate.to(dprojected_ptr.dtype.element_ty),
         mask=inside,
     )
+    tl.store(sums + channels, tl.sum(dvalue, axis=0), mask=channels < num_channels)
+    tl.store(sums + num_channels + channels, tl.sum(dgate, axis=0), mask=channels < num_channels)
 
 
 def _grid(
@@ -125,51 +263,105 @@ def triangle_gate_forward(projected: Tensor, mask: Tensor, num_channels: int) ->
 
 
 @fused_op
+def triangle_gate_projection(
+    x: Tensor, weight: Tensor, bias: Tensor, mask: Tensor, num_channels: int, has_projected: bool
+) -> tuple[Tensor, Tensor]:
+    """Project and gate the edges of a and b, and project the output gate.
+
+    x: [batch, N_1, N_2, c_in] contiguous, in the dtype of weight; mask: [batch, N_1, N_2].
+
+    Returns:
+        a and b [2, batch, num_channels / 2, N_1, N_2]; the whole projection [batch, N_1, N_2,
+        width] if has_projected, else its last part, the output gate.
+    """
+    batch, n_1, n_2, c_in = x.shape
+    width = weight.shape[0]
+    num_projected = width if has_projected else width - 2 * num_channels
+    ab = torch.empty(2, batch, num_channels // 2, n_1, n_2, dtype=x.dtype, device=x.device)
+    projected = torch.empty(batch, n_1, n_2, num_projected, dtype=x.dtype, device=x.device)
+    (edge_blocks, _, _), blocks = _grid(batch, n_1 * n_2, num_channels)
+    blocks["BLOCK_CHANNELS"] = max(MIN_DOT_SIZE, blocks["BLOCK_CHANNELS"])
+    channel_blocks = divide_up(num_channels, blocks["BLOCK_CHANNELS"])
+    rest_blocks = divide_up(width - 2 * num_channels, blocks["BLOCK_CHANNELS"])
+    # Float32 needs twice the bytes of bfloat16.
+    block_in = 16 if x.dtype == torch.float32 else 32
+    launch(
+        _projection_kernel,
+        # The programs of the same edges are next to each other and share x in a cache.
+        (channel_blocks + rest_blocks, edge_blocks, batch),
+        *(x, weight, bias, mask, ab, projected),
+        *(n_1 * n_2, num_channels, width),
+        C_IN=c_in,
+        BLOCK_IN=max(MIN_DOT_SIZE, min(block_in, next_power_of_2(c_in))),
+        **blocks,
+        HAS_PROJECTED=has_projected,
+        PRECISION=dot_precision(x.dtype),
+        num_stages=2,
+    )
+    return ab, projected
+
+
+@fused_op
 def triangle_gate_backward(
     da: Tensor, db: Tensor, doutput_gate: Tensor, projected: Tensor, mask: Tensor
-) -> Tensor:
-    """Return the gradient of `projected`. doutput_gate: gradient of its last part."""
+) -> tuple[Tensor, Tensor]:
+    """Compute the gradient of `projected`.
+
+    da, db, doutput_gate: contiguous; doutput_gate is the gradient of the last part of `projected`.
+
+    Returns:
+        The gradient; partial sums [blocks of edges, width] float32 of it.
+    """
     batch, n_1, n_2, width = projected.shape
-    c_hidden = da.shape[1]
+    num_channels = 2 * da.shape[1]
     dprojected = torch.empty_like(projected)
-    grid, blocks = _grid(batch, n_1 * n_2, 2 * c_hidden)
+    (edge_blocks, gate_blocks, _), blocks = _grid(batch, n_1 * n_2, num_channels)
+    rest_blocks = divide_up(width - 2 * num_channels, blocks["BLOCK_CHANNELS"])
+    partial = torch.empty(batch * edge_blocks, width, dtype=torch.float32, device=projected.device)
     launch(
         _backward_kernel,
-        grid,
-        da,
-        db,
-        projected,
-        mask,
-        dprojected,
-        n_1 * n_2,
-        2 * c_hidden,
-        width,
+        (edge_blocks, gate_blocks + rest_blocks, batch),
+        *(da, db, doutput_gate, projected, mask, dprojected, partial),
+        *(n_1 * n_2, num_channels, width),
         **blocks,
     )
-    dprojected[..., 4 * c_hidden :] = doutput_gate
-    return dprojected
+    return dprojected, partial
 
 
-class _TriangleGate(torch.autograd.Function):
+class _GatedProjection(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, projected, mask, c_hidden):
-        ctx.save_for_backward(projected, mask)
-        ab = triangle_gate_forward(projected, mask, 2 * c_hidden)
-        a, b = ab.chunk(2, dim=1)
-        return a, b, projected[..., 4 * c_hidden :]
+    def forward(ctx, x, weight, bias, mask, c_hidden, needs_gradient):
+        ab, projected = triangle_gate_projection(
+            x, weight, bias, mask, 2 * c_hidden, needs_gradient
+        )
+        ctx.save_for_backward(x, weight, projected, mask)
+        ctx.bias_dtype = bias.dtype
+        a, b = ab.unbind(0)
+        return a, b, projected[..., 4 * c_hidden if needs_gradient else 0 :]
 
     @staticmethod
     def backward(ctx, da, db, doutput_gate):
-        projected, mask = ctx.saved_tensors
+        x, weight, projected, mask = ctx.saved_tensors
+        gradients = (each.contiguous() for each in (da, db, doutput_gate))
+        dprojected, partial = triangle_gate_backward(*gradients, projected, mask)
+        rows = dprojected.flatten(0, -2)
+        dx, dweight = rows @ weight, rows.t() @ x.flatten(0, -2)
         return (
-            triangle_gate_backward(da.contiguous(), db.contiguous(), doutput_gate, projected, mask),
+            dx.view_as(x),
+            dweight,
+            sum_partials(partial, ctx.bias_dtype),
+            None,
             None,
             None,
         )
 
 
-def triangle_gate(
-    projected: Tensor, mask: Tensor, *, c_hidden: int
+def gated_projection(
+    x: Tensor, projection: LinearWeights, mask: Tensor, *, c_hidden: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute kernels.reference.triangle_edges.triangle_gate with one launch in each pass."""
-    return _TriangleGate.apply(projected.contiguous(), mask.contiguous(), c_hidden)
+    """Project x [batch, N_1, N_2, c] and compute kernels.reference.triangle_edges.triangle_gate.
+
+    Makes one launch forward. Backward, the gate takes one launch and the bias one more.
+    """
+    x, needs_gradient = x.to(projection.weight.dtype).contiguous(), torch.is_grad_enabled()
+    return _GatedProjection.apply(x, *projection, mask.contiguous(), c_hidden, needs_gradient)

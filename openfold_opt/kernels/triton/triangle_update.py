@@ -1,12 +1,31 @@
 """Update of the triangle multiplications: fused steps around the product over the third residue."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from openfold_opt.kernels.interface import LinearWeights, NormWeights
-from openfold_opt.kernels.triton.dropout_residual import dropout_residual
 from openfold_opt.kernels.triton.layer_norm import layer_norm
+from openfold_opt.kernels.triton.projected_residual import projected_residual
+
+
+class _EdgeProduct(torch.autograd.Function):
+    """Product of two edges, summed over the third residue.
+
+    Its gradients are contiguous, as the backward pass of the edges reads them.
+    """
+
+    @staticmethod
+    def forward(ctx, a, b, is_outgoing):
+        ctx.save_for_backward(a, b)
+        ctx.is_outgoing = is_outgoing
+        return a @ b.mT if is_outgoing else a.mT @ b
+
+    @staticmethod
+    def backward(ctx, dproduct):
+        a, b = ctx.saved_tensors
+        if ctx.is_outgoing:
+            return dproduct @ b, dproduct.mT @ a, None
+        return b @ dproduct.mT, a @ dproduct, None
 
 
 def triangle_update(
@@ -23,11 +42,6 @@ def triangle_update(
     The normalization reads the product with channels in the first dim, without a copy.
     """
     a, b, gate = edges
-    product = (
-        torch.matmul(a, b.transpose(-1, -2))
-        if is_outgoing
-        else torch.matmul(a.transpose(-1, -2), b)
-    )
+    product = _EdgeProduct.apply(a, b, is_outgoing)
     normalized = layer_norm(product.movedim(1, -1), norm.weight, norm.bias, eps=norm.eps)
-    update = F.linear(normalized.to(output.weight.dtype), *output)
-    return dropout_residual(z, update, dropout, gate)
+    return projected_residual(z, normalized, output, dropout, gate)

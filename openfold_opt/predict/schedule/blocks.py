@@ -118,7 +118,7 @@ def attend_within_rows(
     mask = own_rows(masks.msa, plan.dap, dim=1)
     projection = module.mha.projection()
     for rows in plan.blocks(steps.row, state.m.shape[1]):
-        x = module.normalize(state.m[:, rows], plan)
+        _, x = module.normalize(state.m[:, rows], plan)
         update = module.mha.attend(x, projection, mask[:, rows], lambda: bias, plan)
         state.m[:, rows].add_(update)
 
@@ -129,8 +129,9 @@ def _attend_within_columns(
     """Run Algorithm 8 or 19 in place; m_col: [batch, N_seq, N_res/dap, c_m]."""
     module = block.msa_att_col
     for cols in plan.blocks(steps.column, m_col.shape[2]):
-        x = module.normalize(m_col[:, :, cols], plan)
-        m_col[:, :, cols].add_(module.attend(x, mask_col[:, :, cols], plan))
+        _, x = module.normalize(m_col[:, :, cols], plan)
+        update = module.attention(x, mask_col[:, :, cols].transpose(1, 2), plan)
+        m_col[:, :, cols].add_(update.transpose(1, 2))
 
 
 def apply_transition(module: Transition, x: Tensor, step: Step, plan: PredictionPlan) -> None:
@@ -171,7 +172,7 @@ def gathered_bias(layer_norm: LayerNorm, linear: Linear, z: Tensor, plan: Predic
     num_heads, num_res = len(linear.weight), z.shape[2]
     bias = z.new_empty((len(z), num_heads, *z.shape[1:3]), dtype=linear.weight.dtype)
     for rows in plan.blocks("pair_bias", z.shape[1]):
-        _, projected = layer_norm.normalize_and_project(z[:, rows], linear.weights, plan)
+        _, projected = layer_norm.project_normalized(z[:, rows], linear.weights, plan)
         bias[:, :, rows] = projected.movedim(-1, 1)
     return gather(bias, plan.dap, dim=2, length=num_res, what="pair bias")
 

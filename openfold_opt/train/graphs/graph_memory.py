@@ -20,12 +20,13 @@ from openfold_opt.kernels.interface import KernelConfig, KernelSet
 from openfold_opt.kernels.select import build_kernel_set, uses_triton
 from openfold_opt.kernels.workspace import FUSED_NAMESPACE
 from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
+from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.dropout import DropoutState
 from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.graphs.evaluation_graphs import lengths_to_capture
-from openfold_opt.train.precision import meta_model
+from openfold_opt.train.precision import meta_model, meta_training_model
 from openfold_opt.train.synthetic_features import meta_batch
 
 BYTES_PER_NODE = 10_000
@@ -78,7 +79,8 @@ def count_nodes(config: RunConfig, kernels: KernelConfig) -> NodeCounts:
 
 def _count_blocks(config: RunConfig, kernels: KernelConfig) -> NodeCounts:
     """Count the nodes of the model as configured, without extrapolation."""
-    model = meta_model(config.model, config.precision)
+    model, buffer = meta_training_model(config.model, config.precision)
+    evaluated = meta_model(config.model, config.precision)
     batch = meta_batch(config.data, batch_size=config.local_batch_size, num_passes=1)
     loss = AlphaFoldLoss(config.loss)
     kernel_set = build_kernel_set(kernels, META, config.model.kernel_shapes())
@@ -86,21 +88,21 @@ def _count_blocks(config: RunConfig, kernels: KernelConfig) -> NodeCounts:
     slots = torch.zeros(config.local_batch_size, dtype=torch.int64, device=META)
     dropout = DropoutState(seed=scalar, step=scalar, slots=slots) if config.use_dropout else None
 
-    def count(dap_size: int, *, has_gradient: bool) -> int:
+    def count(model: AlphaFold, dap_size: int, *, has_gradient: bool) -> int:
         def work(plan: ExecutionPlan) -> None:
             outputs = model(batch, plan, num_recycling_iterations=0, dropout=dropout)
             if has_gradient:
                 loss(outputs, batch.at_pass(0)).loss.backward()
+                buffer.collect_gradients()
 
         with torch.set_grad_enabled(has_gradient):
             return _count_work(work, kernel_set, dap_size, uses_triton(kernels, META))
 
     size = config.parallel.dap_size
-    iteration = count(size, has_gradient=False)
     return NodeCounts(
-        iteration=iteration,
-        gradient=count(size, has_gradient=True),
-        evaluation=iteration if size == 1 else count(1, has_gradient=False),
+        iteration=count(model, size, has_gradient=False),
+        gradient=count(model, size, has_gradient=True),
+        evaluation=count(evaluated, 1, has_gradient=False),
     )
 
 

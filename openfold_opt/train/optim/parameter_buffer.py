@@ -8,28 +8,55 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from openfold_opt.train.optim.parameter_regions import Region, regions_of
 
 ALIGNMENT = 32
 """Every parameter starts at a multiple of this many floats (128 bytes), for vector loads."""
 
 _CHUNK = 2**16
-"""Elements that add_low_precision_gradients adds at a time on a CPU."""
+"""Elements of the bfloat16 gradients that are added at a time on a CPU."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Leaf:
+    """A tensor that gets a gradient: a parameter, or the joined parameters of several layers."""
+
+    tensor: Tensor
+    start: int
+    """Offset of its first element in the flat tensors."""
+    used: tuple[tuple[int, int], ...]
+    """Ranges of its elements that belong to parameters."""
+    slots: tuple[Tensor, ...]
+    """Views of the flat gradients in its dtype, one for each range."""
+
+    def take_gradient(self) -> list[Tensor]:
+        """Return the gradient in the form of the slots, and remove it from the tensor."""
+        assert self.tensor.grad is not None
+        flat = self.tensor.grad.view(-1)
+        self.tensor.grad = None
+        return [flat[first:last] for first, last in self.used]
 
 
 class ParameterBuffer:
-    """Makes the parameters of a model, in state-dict order, views of one float32 tensor.
+    """Makes the parameters of a model views of one float32 tensor.
 
     values: [size] float32. gradients: [size + num_extras] float32, where gradients[:size] belongs
     to the parameters and the rest is for extra values that are averaged together with them. The
-    gaps between parameters are always zero.
+    gaps between parameters are always zero. Parameters are in state-dict order, except that those
+    of layers that are applied together (JoinedLinears) follow each other. Their joined weight and
+    bias are then views, too: a step concatenates nothing, and each of the two gets one gradient.
+
+    Autograd leaves the gradients of a backward pass in separate tensors, without copying or adding
+    them. `collect_gradients` adds all of them to the flat gradients with a few operations.
 
     The parameters named in `low_precision` become bfloat16 in the model: they are views of
-    `compute_copy`, a rounded copy of values with the same offsets, and have bfloat16 gradients,
-    which `add_low_precision_gradients` adds to the float32 ones. Without such names, compute_copy
-    is None.
+    `compute_copy`, a rounded copy of values with the same offsets, and have bfloat16 gradients.
+    Without such names, compute_copy is None.
 
     Raises ValueError if a parameter is not float32, or if parameters are on different devices.
     """
@@ -46,10 +73,12 @@ class ParameterBuffer:
         self.names = tuple(parameters)
         self._shapes = {name: parameter.shape for name, parameter in parameters.items()}
         self._offsets: dict[str, int] = {}
+        regions: dict[int, Region] = {}
         size = 0
-        for name, parameter in parameters.items():
-            self._offsets[name] = size
-            size += math.ceil(parameter.numel() / ALIGNMENT) * ALIGNMENT
+        for region in regions_of(model):
+            regions[size] = region
+            self._offsets |= {name: size + first for name, first in region.offsets.items()}
+            size += math.ceil(region.shape.numel() / ALIGNMENT) * ALIGNMENT
         self.size = size
         device = next(iter(kinds))[1]
         self.values = torch.zeros(size, device=device)
@@ -60,6 +89,9 @@ class ParameterBuffer:
             self.compute_copy = torch.zeros(size, dtype=torch.bfloat16, device=device)
             self._low_gradients = torch.zeros_like(self.compute_copy)
         self._move_parameters(parameters, frozenset(low_precision))
+        self._leaves = [
+            self._build_leaf(region, start, parameters) for start, region in regions.items()
+        ]
 
     def _move_parameters(
         self, parameters: dict[str, nn.Parameter], low_precision: frozenset[str]
@@ -67,16 +99,33 @@ class ParameterBuffer:
         """Copy the parameters into the buffer and make them views of it."""
         for name, parameter in parameters.items():
             self.view(self.values, name).copy_(parameter.detach())
-            values, gradients = self.values, self.gradients
-            if name in low_precision:
-                assert self.compute_copy is not None and self._low_gradients is not None
-                values, gradients = self.compute_copy, self._low_gradients
             # Remove the gradient first: PyTorch requires it to have the dtype of the parameter.
             parameter.grad = None
-            parameter.data = self.view(values, name)
-            # Autograd accumulates into an existing gradient, here a view of the buffer.
-            parameter.grad = self.view(gradients, name)
+            if name in low_precision:
+                assert self.compute_copy is not None
+                parameter.data = self.view(self.compute_copy, name)
+            else:
+                parameter.data = self.view(self.values, name)
         self.refresh_compute_copy()
+
+    def _build_leaf(self, region: Region, start: int, parameters: dict[str, nn.Parameter]) -> _Leaf:
+        """Return the tensor of a region that gets a gradient, and let its layers use it."""
+        tensor: Tensor = parameters[next(iter(region.offsets))]
+        is_low = tensor.dtype == torch.bfloat16
+        if region.share is not None:
+            flat = self.compute_copy if is_low else self.values
+            assert flat is not None
+            joined = flat[start : start + region.shape.numel()].view(region.shape)
+            tensor = joined.detach().requires_grad_()
+            region.share(tensor)
+        gradients = self._low_gradients if is_low else self.gradients
+        assert gradients is not None
+        return _Leaf(
+            tensor=tensor,
+            start=start,
+            used=region.used,
+            slots=tuple(gradients[start + first : start + last] for first, last in region.used),
+        )
 
     @torch.no_grad()
     def refresh_compute_copy(self) -> None:
@@ -85,24 +134,38 @@ class ParameterBuffer:
             self.compute_copy.copy_(self.values)
 
     @torch.no_grad()
-    def add_low_precision_gradients(self, part: slice | None = None) -> None:
-        """Add the bfloat16 gradients to the float32 ones, and clear the bfloat16 gradients.
+    def collect_gradients(self, part: slice | None = None) -> None:
+        """Add the gradients of a backward pass to the flat ones, and remove them from the leaves.
 
         part: slice of the flat tensors; None: all. Call this after a backward pass.
         """
-        if self._low_gradients is None:
-            return
         start, stop, _ = (part or slice(None)).indices(self.size)
+        slots: dict[torch.dtype, list[Tensor]] = {torch.float32: [], torch.bfloat16: []}
+        found: dict[torch.dtype, list[Tensor]] = {torch.float32: [], torch.bfloat16: []}
+        for leaf in self._leaves:
+            if start <= leaf.start < stop and leaf.tensor.grad is not None:
+                slots[leaf.tensor.dtype] += leaf.slots
+                found[leaf.tensor.dtype] += leaf.take_gradient()
+        if found[torch.float32]:
+            torch._foreach_add_(slots[torch.float32], found[torch.float32])
+        if found[torch.bfloat16]:
+            torch._foreach_copy_(slots[torch.bfloat16], found[torch.bfloat16])
+            self._add_low_gradients(start, stop)
+
+    def _add_low_gradients(self, start: int, stop: int) -> None:
+        """Add a range of the bfloat16 gradients to the float32 ones, and clear it."""
+        assert self._low_gradients is not None
         # In chunks on a CPU, where PyTorch makes a float32 copy of the bfloat16 operand.
-        step = self.size if self.gradients.device.type == "cuda" else _CHUNK
+        step = _CHUNK if self.gradients.device.type == "cpu" else self.size
         for first in range(start, stop, step):
             chunk = slice(first, min(first + step, stop))
             self.gradients[chunk].add_(self._low_gradients[chunk])
         self._low_gradients[start:stop].zero_()
 
-    def offsets(self, model: nn.Module) -> dict[nn.Parameter, int]:
-        """Return the offset of each parameter of the model that this buffer was built for."""
-        return {parameter: self._offsets[name] for name, parameter in model.named_parameters()}
+    @property
+    def leaves(self) -> dict[Tensor, int]:
+        """Return the tensors that get a gradient, with their offsets in the flat tensors."""
+        return {leaf.tensor: leaf.start for leaf in self._leaves}
 
     @property
     def num_parameters(self) -> int:
@@ -112,8 +175,8 @@ class ParameterBuffer:
     def zero_gradients(self) -> None:
         """Clear gradients and extra values before the first micro-batch of a step."""
         self.gradients.zero_()
-        if self._low_gradients is not None:
-            self._low_gradients.zero_()
+        for leaf in self._leaves:
+            leaf.tensor.grad = None
 
     def view(self, flat: Tensor, name: str) -> Tensor:
         """Return the view of a flat tensor [>= size] for a parameter, in its shape."""

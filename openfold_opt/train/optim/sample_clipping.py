@@ -40,7 +40,7 @@ class SampleClipping:
         """Allocate the sum, unless a step has one micro-batch.
 
         Args:
-            buffer: has the flat gradient, to which a backward pass adds.
+            buffer: has the flat gradient.
             dap: the ranks that share a sample.
             max_norm: largest norm of a clipped gradient.
             accumulation: micro-batches per step; the sum is divided by it.
@@ -68,7 +68,7 @@ class SampleClipping:
             The norm before clipping, float32 scalar on the device, the same on the DAP group.
         """
         gradient = self._gradient()
-        self._buffer.add_low_precision_gradients()
+        self._buffer.collect_gradients()
         average_gradients(gradient, self._dap, bucket_bytes=self._bucket_bytes)
         norm = torch.linalg.vector_norm(gradient, dtype=torch.float64).float()
         scale = (self._max_norm / (norm + 1e-6)).clamp(max=1.0) / self._accumulation

@@ -35,7 +35,8 @@ def test_counted_nodes_are_the_operators_of_a_recording(config, nodes):
     # CPU and GPU differ in some operators, and the recording also contains the update.
     assert nodes.gradient == pytest.approx(without, rel=0.1)
     assert nodes.iteration == pytest.approx(with_iteration - without, rel=0.1)
-    assert nodes.evaluation == nodes.iteration
+    # The evaluated model concatenates parameters that are joined in training.
+    assert nodes.iteration < nodes.evaluation < 1.2 * nodes.iteration
 
 
 def test_chunks_and_collectives_of_a_dap_group_are_nodes(config, nodes):

@@ -8,7 +8,13 @@ from openfold_opt.parallel.context import ParallelConfig, ParallelContext
 from openfold_opt.train.build_run import names_without_gradient
 from tests.support.gloo_ranks import run_on_ranks
 from tests.support.synthetic_samples import LEARNING_RATE, tiny_config
-from tests.support.tiny_steps import FakeRecorder, micro_batch, new_graphs, new_step
+from tests.support.tiny_steps import (
+    FakeRecorder,
+    micro_batch,
+    new_graphs,
+    new_step,
+    record_gradients,
+)
 
 
 def traced_steps(context: ParallelContext) -> dict[int, dict]:
@@ -100,9 +106,7 @@ def test_exactly_the_parameters_of_unused_heads_get_no_gradient(loss, num_recycl
     """The first bucket has these parameters, and it must not wait for their gradients."""
     config = tiny_config(loss=loss)
     step = new_step(config)
-    with_gradient = set()
-    for name, parameter in step.model.named_parameters():
-        parameter.register_post_accumulate_grad_hook(lambda _, name=name: with_gradient.add(name))
+    with_gradient = record_gradients(step)
     step.run(
         [micro_batch(config, 1)],
         step=1,

@@ -1,23 +1,16 @@
-"""The state of Adam and the parameter buffer; kernels/test_weight_update.py tests the update."""
-
-import copy
+"""The state of Adam; kernels/test_weight_update.py tests the update."""
 
 import pytest
 import torch
 from torch import nn
 
 from openfold_opt.train.optim.adam import Adam, OptimizerConfig, adam_state_dict
-from openfold_opt.train.optim.parameter_buffer import ALIGNMENT, ParameterBuffer
+from openfold_opt.train.optim.parameter_buffer import ParameterBuffer
 
 
 def small_model(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(7, 5), nn.LayerNorm(5), nn.Linear(5, 3, bias=False))
-
-
-def set_gradients(model: nn.Module, generator: torch.Generator) -> None:
-    for parameter in model.parameters():
-        parameter.grad.copy_(torch.randn(parameter.shape, generator=generator))
 
 
 def state_of(adam, buffer):
@@ -63,41 +56,3 @@ def test_the_error_about_another_shape_names_the_parameter():
     state = first_state(nn.Linear(3, 2))
     with pytest.raises(ValueError, match=r"weight: found shape \(2, 3\), expected \(2, 2\)"):
         adam.load_state_dict(state)
-
-
-def test_the_buffer_keeps_values_and_order_and_aligns_parameters():
-    model = small_model()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    buffer = ParameterBuffer(model, num_extras=4)
-    assert buffer.names == tuple(before)
-    assert buffer.num_parameters == sum(value.numel() for value in before.values())
-    assert len(buffer.gradients) == buffer.size + 4 and buffer.size % ALIGNMENT == 0
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, before[name])
-        assert (value.data_ptr() - buffer.values.data_ptr()) % (4 * ALIGNMENT) == 0
-
-
-def test_a_backward_pass_accumulates_into_the_buffer():
-    model = small_model()
-    twin = copy.deepcopy(model)
-    buffer = ParameterBuffer(model)
-    x = torch.randn(6, 7, generator=torch.Generator().manual_seed(5))
-    for _ in range(2):
-        model(x).square().sum().backward()
-        twin(x).square().sum().backward()
-    views = buffer.views(buffer.gradients)
-    for name, parameter in twin.named_parameters():
-        assert torch.equal(views[name], parameter.grad)
-    buffer.zero_gradients()
-    assert all(parameter.grad.count_nonzero() == 0 for parameter in model.parameters())
-
-
-def test_the_error_about_tensors_names_missing_and_extra_ones():
-    buffer = ParameterBuffer(nn.Linear(2, 2))
-    with pytest.raises(ValueError, match=r"missing \['bias'\] \(1\), extra \['other'\] \(1\)"):
-        buffer.load(buffer.values, {"weight": torch.zeros(2, 2), "other": torch.zeros(1)})
-
-
-def test_the_buffer_refuses_other_dtypes():
-    with pytest.raises(ValueError, match="float32"):
-        ParameterBuffer(nn.Linear(2, 2).to(torch.bfloat16))

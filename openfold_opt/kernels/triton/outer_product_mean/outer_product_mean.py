@@ -17,6 +17,10 @@ from openfold_opt.kernels.triton.outer_product_mean.kernels import (
     side_gradient_kernel,
     weight_gradient_kernel,
 )
+from openfold_opt.kernels.triton.outer_product_mean.scaled_gradient import (
+    outer_product_mean_scaled_gradient,
+)
+from openfold_opt.kernels.triton.partial_sums import sum_partials
 
 MAX_SPLITS = 16
 """Largest number of programs that share the sum over residue pairs of a weight gradient tile."""
@@ -113,18 +117,17 @@ class _OuterProductMean(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dz):
         a, b, weight, norm = ctx.saved_tensors
-        g = dz / norm
-        dbias = g.sum((0, 1, 2), dtype=torch.float32).to(ctx.dtypes[1])
-        g = g.to(a.dtype).contiguous()
+        g, partial = outer_product_mean_scaled_gradient(dz.contiguous(), norm, a.dtype)
+        dbias = sum_partials(partial, ctx.dtypes[1])
         da = outer_product_mean_side_gradient(g, b, weight, True)
         db = outer_product_mean_side_gradient(g, a, weight, False)
-        dweight = outer_product_mean_weight_gradient(g, a, b).sum(0).to(ctx.dtypes[0])
+        dweight = sum_partials(outer_product_mean_weight_gradient(g, a, b), ctx.dtypes[0])
         return dz, da, db, dweight, dbias, None
 
 
 def outer_product_mean(
     z: Tensor, sides: tuple[Tensor, Tensor], projection: LinearWeights, norm: Tensor
 ) -> Tensor:
-    """Compute kernels.reference.outer_product_mean with one launch forward and three backward."""
+    """Compute kernels.reference.outer_product_mean with one launch forward and six backward."""
     a, b = (x if x.stride(-1) == 1 else x.contiguous() for x in sides)
     return _OuterProductMean.apply(z.contiguous(), a, b, *projection, norm.contiguous())

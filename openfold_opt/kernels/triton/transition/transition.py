@@ -12,6 +12,7 @@ from openfold_opt.kernels.triton.launching import (
     launch,
     next_power_of_2,
 )
+from openfold_opt.kernels.triton.partial_sums import sum_partials
 from openfold_opt.kernels.triton.transition.kernels import (
     forward_kernel,
     row_gradient_kernel,
@@ -150,14 +151,13 @@ class _Transition(torch.autograd.Function):
         dx, partial = transition_row_gradient(dy, *saved, ctx.eps)
         dweight_1, dweight_2, dbias_1 = transition_weight_gradient(dy, *saved, ctx.eps)
         dnorm_weight, dnorm_bias, dbias_2 = partial.sum(0)
-        dweight_1, dweight_2 = dweight_1.sum(0).to(dtype), dweight_2.sum(0).to(dtype).t()
         small = dnorm_weight.to(saved[1].dtype), dnorm_bias.to(saved[2].dtype)
         return (
             dx,
             *small,
-            dweight_1,
-            dbias_1.sum(0).to(saved[4].dtype),
-            dweight_2,
+            sum_partials(dweight_1, dtype),
+            sum_partials(dbias_1, saved[4].dtype),
+            sum_partials(dweight_2, dtype, is_transposed=True),
             dbias_2.to(ctx.dtypes[1]),
             None,
         )
@@ -171,7 +171,7 @@ def transition(
 ) -> Tensor:
     """Compute kernels.reference.transition; its docstring has the shapes.
 
-    Makes one launch forward and two backward, without the hidden layer in memory.
+    Makes one launch forward and seven backward, without the hidden layer in memory.
     """
     rows = x.reshape(-1, x.shape[-1])
     parameters = (norm.weight, norm.bias, *first, *second)

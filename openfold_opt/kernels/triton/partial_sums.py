@@ -1,0 +1,74 @@
+"""Sums over the partial sums of a gradient, cast to the dtype of the parameter, in one launch.
+
+Each program adds the parts of some elements in a fixed order.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from openfold_opt.kernels.triton.launching import divide_up, fused_op, launch, next_power_of_2
+
+ELEMENTS_PER_BLOCK = 4096
+"""Elements that a program reads at a time."""
+MAX_BLOCK_PARTS = 128
+
+
+@triton.jit
+def _sum_kernel(
+    partial_ptr,  # [parts, rows, columns] contiguous
+    out_ptr,  # out: [rows, columns] with strides
+    num_parts,
+    num_elements,
+    columns,
+    row_stride,
+    column_stride,
+    BLOCK_PARTS: tl.constexpr,
+    BLOCK_ELEMENTS: tl.constexpr,
+):
+    elements = tl.program_id(0) * BLOCK_ELEMENTS + tl.arange(0, BLOCK_ELEMENTS)
+    is_element = elements < num_elements
+    total = tl.zeros([BLOCK_PARTS, BLOCK_ELEMENTS], dtype=tl.float32)
+    for first in range(0, num_parts, BLOCK_PARTS):
+        parts = first + tl.arange(0, BLOCK_PARTS)
+        offsets = parts.to(tl.int64)[:, None] * num_elements + elements[None, :]
+        inside = (parts < num_parts)[:, None] & is_element[None, :]
+        total += tl.load(partial_ptr + offsets, mask=inside, other=0.0)
+    result = tl.sum(total, axis=0)
+    out = out_ptr + (elements // columns) * row_stride + (elements % columns) * column_stride
+    tl.store(out, result.to(out_ptr.dtype.element_ty), mask=is_element)
+
+
+def sum_partials(partial: Tensor, dtype: torch.dtype, *, is_transposed: bool = False) -> Tensor:
+    """Return the sum over the first dim of partial [parts, ...] float32, contiguous, in a dtype.
+
+    is_transposed: partial is [parts, rows, columns], and the result [columns, rows].
+    """
+    # Autograd takes over a gradient only if nothing else refers to the tensor, as the machinery of
+    # operators may do. A view is a new tensor.
+    return partial_sums_forward(partial, dtype, is_transposed).detach()
+
+
+@fused_op
+def partial_sums_forward(partial: Tensor, dtype: torch.dtype, is_transposed: bool) -> Tensor:
+    """Return the result of sum_partials."""
+    num_parts, *shape = partial.shape
+    columns = shape[-1]
+    num_elements = partial[0].numel()
+    shape = shape[::-1] if is_transposed else shape
+    out = torch.empty(shape, dtype=dtype, device=partial.device)
+    strides = (1, num_elements // max(columns, 1)) if is_transposed else (columns, 1)
+    block_parts = min(MAX_BLOCK_PARTS, next_power_of_2(num_parts))
+    block_elements = ELEMENTS_PER_BLOCK // block_parts
+    launch(
+        _sum_kernel,
+        (divide_up(num_elements, block_elements),),
+        partial,
+        out,
+        *(num_parts, num_elements, columns, *strides),
+        BLOCK_PARTS=block_parts,
+        BLOCK_ELEMENTS=block_elements,
+        num_warps=4,
+    )
+    return out

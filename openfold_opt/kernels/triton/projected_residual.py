@@ -1,0 +1,216 @@
+"""residual + (x W^T + b) * sigmoid(gate) * mask: a projection whose result is not written.
+
+The gate, the dropout mask and the residual are applied to a tile of the product in registers. Each
+tensor of the residual stream has its own strides, so attention along columns needs no transposed
+copy. With a gate, the backward pass needs the product, which the forward pass then writes, too.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from openfold_opt.kernels.interface import LinearWeights
+from openfold_opt.kernels.triton.dropout_residual import (
+    dense,
+    dropout_residual_backward,
+    three_leading_dims,
+)
+from openfold_opt.kernels.triton.launching import (
+    Options,
+    divide_up,
+    dot_precision,
+    fused_op,
+    launch,
+    next_power_of_2,
+    row_offsets,
+)
+from openfold_opt.kernels.triton.partial_sums import sum_partials
+
+MIN_DOT_SIZE = 16
+"""Smallest dim of a matrix product on tensor cores."""
+
+
+@triton.jit
+def _forward_kernel(
+    x_ptr,  # [rows, c_in] contiguous; rows are numbered over [size_0, size_1, size_2]
+    weight_ptr,  # [c_out, c_in] contiguous
+    bias_ptr,  # [c_out]
+    residual_ptr,  # [size_0, size_1, size_2, c_out] with strides for the first three dims
+    gate_ptr,  # as residual
+    mask_ptr,  # as residual, with a stride for the channels
+    out_ptr,  # out: strides of residual
+    update_ptr,  # out: [rows, c_out] contiguous, x W^T + b; written if HAS_UPDATE
+    num_rows,
+    size_1,
+    size_2,
+    residual_stride_0,
+    residual_stride_1,
+    residual_stride_2,
+    gate_stride_0,
+    gate_stride_1,
+    gate_stride_2,
+    mask_stride_0,
+    mask_stride_1,
+    mask_stride_2,
+    mask_stride_c,
+    C_IN: tl.constexpr,
+    C_OUT: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_OUT: tl.constexpr,
+    BLOCK_IN: tl.constexpr,
+    HAS_GATE: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+    HAS_UPDATE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    columns = tl.program_id(1) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
+    in_rows, in_columns = rows < num_rows, columns < C_OUT
+    inside = in_rows[:, None] & in_columns[None, :]
+    x_rows = rows.to(tl.int64)[:, None] * C_IN
+    update = tl.zeros([BLOCK_ROWS, BLOCK_OUT], dtype=tl.float32)
+    for first in range(0, C_IN, BLOCK_IN):
+        inner = first + tl.arange(0, BLOCK_IN)
+        x = tl.load(
+            x_ptr + x_rows + inner[None, :],
+            mask=in_rows[:, None] & (inner < C_IN)[None, :],
+            other=0.0,
+        )
+        weight = tl.load(
+            weight_ptr + columns[None, :] * C_IN + inner[:, None],
+            mask=in_columns[None, :] & (inner < C_IN)[:, None],
+            other=0.0,
+        )
+        update = tl.dot(x, weight, update, input_precision=PRECISION)
+    bias = tl.load(bias_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
+    update += bias[None, :]
+    if HAS_UPDATE:
+        update_tile = update_ptr + rows.to(tl.int64)[:, None] * C_OUT + columns[None, :]
+        tl.store(update_tile, update.to(update_ptr.dtype.element_ty), mask=inside)
+    if HAS_GATE:
+        gate_rows = row_offsets(rows, size_1, size_2, gate_stride_0, gate_stride_1, gate_stride_2)
+        gate = tl.load(gate_ptr + gate_rows[:, None] + columns[None, :], mask=inside, other=0.0)
+        update *= tl.sigmoid(gate.to(tl.float32))
+    if HAS_MASK:
+        mask_rows = row_offsets(rows, size_1, size_2, mask_stride_0, mask_stride_1, mask_stride_2)
+        update *= tl.load(
+            mask_ptr + mask_rows[:, None] + columns[None, :] * mask_stride_c, mask=inside, other=0.0
+        ).to(tl.float32)
+    residual_rows = row_offsets(
+        rows, size_1, size_2, residual_stride_0, residual_stride_1, residual_stride_2
+    )
+    offsets = residual_rows[:, None] + columns[None, :]
+    residual = tl.load(residual_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out_ptr + offsets, (residual + update).to(out_ptr.dtype.element_ty), mask=inside)
+
+
+def _constants(x: Tensor, weight: Tensor) -> Options:
+    c_out, c_in = weight.shape
+    return {
+        "C_IN": c_in,
+        "C_OUT": c_out,
+        "BLOCK_ROWS": 64,
+        # Float32 needs twice the bytes of bfloat16, in registers and in shared memory.
+        "BLOCK_OUT": max(
+            MIN_DOT_SIZE, min(64 if x.dtype == torch.float32 else 128, next_power_of_2(c_out))
+        ),
+        "BLOCK_IN": max(MIN_DOT_SIZE, min(32, next_power_of_2(c_in))),
+        "PRECISION": dot_precision(x.dtype),
+        "num_warps": 4,
+        "num_stages": 2,
+    }
+
+
+def _strides(tensor: Tensor | None) -> tuple[int, int, int]:
+    return (0, 0, 0) if tensor is None else tensor.stride()[:3]
+
+
+@fused_op
+def projected_residual_forward(
+    residual: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mask: Tensor | None,
+    gate: Tensor | None,
+    has_update: bool,
+) -> tuple[Tensor, Tensor]:
+    """Compute the sum.
+
+    residual, mask, gate: [size_0, size_1, size_2, c_out]; x: [size_0, size_1, size_2, c_in]
+    contiguous, in the dtype of weight.
+
+    Returns:
+        out in dtype and memory layout of residual; x W^T + b (empty unless has_update).
+    """
+    out = torch.empty_like(residual)
+    if out.stride() != residual.stride():
+        # residual has gaps, for example as part of a larger tensor; out does not.
+        residual = residual.contiguous()
+        out = torch.empty_like(residual)
+    update = torch.empty(residual.shape if has_update else 0, dtype=x.dtype, device=x.device)
+    constants = _constants(x, weight)
+    num_rows = x.shape[0] * x.shape[1] * x.shape[2]
+    mask_strides = (0, 0, 0, 0) if mask is None else mask.stride()
+    # `residual` fills the arguments of a missing gate or mask, which the kernel does not read.
+    launch(
+        _forward_kernel,
+        (
+            divide_up(num_rows, constants["BLOCK_ROWS"]),
+            divide_up(weight.shape[0], constants["BLOCK_OUT"]),
+        ),
+        *(x, weight, bias, residual),
+        *(residual if each is None else each for each in (gate, mask)),
+        *(out, update),
+        *(num_rows, *x.shape[1:3], *_strides(residual), *_strides(gate), *mask_strides),
+        **constants,
+        HAS_GATE=gate is not None,
+        HAS_MASK=mask is not None,
+        HAS_UPDATE=has_update,
+    )
+    return out, update
+
+
+class _ProjectedResidual(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, residual, x, weight, bias, mask, gate, needs_gradient):
+        has_update = needs_gradient and gate is not None
+        out, update = projected_residual_forward(residual, x, weight, bias, mask, gate, has_update)
+        ctx.save_for_backward(x, weight, update if has_update else None, mask, gate)
+        ctx.bias_dtype = bias.dtype
+        return out
+
+    @staticmethod
+    def backward(ctx, dout):
+        x, weight, update, mask, gate = ctx.saved_tensors
+        if update is None:
+            # Only the layout of the update is needed: that of x.
+            shape = (*x.shape[:-1], weight.shape[0])
+            update = torch.empty(shape, dtype=x.dtype, device=x.device)
+        dupdate, dgate, partial = dropout_residual_backward(dense(dout), update, mask, gate, True)
+        rows = dupdate.flatten(0, -2)
+        dx, dweight = (rows @ weight).view_as(x), rows.t() @ x.flatten(0, -2)
+        dbias = sum_partials(partial, ctx.bias_dtype)
+        return dout, dx, dweight, dbias, None, None if gate is None else dgate, None
+
+
+def projected_residual(
+    residual: Tensor,
+    x: Tensor,
+    projection: LinearWeights,
+    mask: Tensor | None,
+    gate: Tensor | None = None,
+) -> Tensor:
+    """Compute kernels.reference.dropout_residual of the projection of x.
+
+    residual, mask, gate: as for dropout_residual; x: [batch, ..., c_in].
+    """
+    shape = residual.shape
+    mask = None if mask is None else mask.expand(shape)
+    residual, mask, gate = (three_leading_dims(each) for each in (residual, mask, gate))
+    x = three_leading_dims(x.to(projection.weight.dtype)).contiguous()
+    needs_gradient = torch.is_grad_enabled()
+    return _ProjectedResidual.apply(residual, x, *projection, mask, gate, needs_gradient).view(
+        shape
+    )
