@@ -187,13 +187,13 @@ def attention_input_gradient(
     gradient = torch.empty(projected.shape, dtype=projected.dtype, device=projected.device)
     (q, k, v, gate), (dq, dk, dv, dgate) = _parts(projected), _parts(gradient)
     partial = gradient.new_empty(0)
-    dk_strides = (0, *gradient.stride()[:3])
+    dk_strides = 0, gradient.stride(2)
     if ranges > 1:
         partial = torch.empty(
             ranges, batch, groups, n, 2 * q.shape[-1], dtype=torch.float32, device=gradient.device
         )
         dk, dv = partial.chunk(2, dim=-1)
-        dk_strides = partial.stride()[:4]
+        dk_strides = partial.stride(0), partial.stride(3)
     do = gradient.new_empty(0) if bias is None else torch.empty_like(out)
     delta = torch.empty_like(statistics[0])
     strides = projected.stride()[:3]
@@ -201,8 +201,8 @@ def attention_input_gradient(
         input_gradient_kernel,
         sizes.grid(ranges),
         *(q, k, v, gate, mask, mask if bias is None else bias, *statistics, out, dout),
-        *(dq, dgate, dk, dv, do, delta, groups, num_heads, n, n, *strides, *strides),
-        *(*gradient.stride()[:3], *dk_strides, 1.0 / math.sqrt(sizes.c), mask_inf),
+        *(dq, dgate, dk, dv, do, delta, groups, num_heads, n, n, *strides, *dk_strides),
+        *(1.0 / math.sqrt(sizes.c), mask_inf),
         **constants,
         HAS_BIAS=bias is not None,
     )

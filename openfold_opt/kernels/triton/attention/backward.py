@@ -39,6 +39,20 @@ from openfold_opt.kernels.triton.attention.tiles import (
 
 
 @triton.jit
+def _bias_and_mask(
+    tile, terms, queries, num_q, keys, num_k, scale, EVEN: tl.constexpr, HAS_BIAS: tl.constexpr
+):
+    """Return (bias + mask) / scale [rows, keys].
+
+    tile: addresses of the bias; terms: of key_terms.
+    """
+    if HAS_BIAS:
+        bias = load_bias(tile, queries[:, None], num_q, keys[None, :], num_k, EVEN)
+        return bias * (1.0 / scale) + terms[None, :]
+    return tl.broadcast_to(terms[None, :], tile.shape)
+
+
+@triton.jit
 def _exponentials(logits, maximum, scale, keys, num_k, EVEN: tl.constexpr):
     """Return E [rows, keys] from logits / scale and the saved maximum of each row."""
     is_any_unmasked = maximum > float("-inf")
@@ -57,13 +71,11 @@ def _output_gradient(
     dout_start,
     dgate_start,  # out
     do_start,  # out: dO / total, if HAS_BIAS
-    total_ptr,
-    delta_ptr,  # out: delta / total
-    row,
+    total_rows,  # addresses of the sums of the exponentials of the rows
+    delta_rows,  # out: addresses of delta / total of the rows
     queries,
     num_q,
     q_stride_element,
-    d_stride_element,
     width,
     C: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -79,16 +91,14 @@ def _output_gradient(
     sigmoid_gate = sigmoid(gate)
     product = dout.to(tl.float32) * out.to(tl.float32)
     dgate = product * (1.0 - sigmoid_gate)
-    store_rows(
-        dgate_start, dgate, queries, num_q, d_stride_element, C, BLOCK_C, BLOCK_Q, HEADS, EVEN
-    )
+    store_rows(dgate_start, dgate, queries, num_q, 4 * width, C, BLOCK_C, BLOCK_Q, HEADS, EVEN)
     if EVEN:
-        inverse_total = 1.0 / tl.load(total_ptr + row)
+        inverse_total = 1.0 / tl.load(total_rows)
     else:
-        inverse_total = 1.0 / tl.load(total_ptr + row, mask=queries < num_q, other=1.0)
+        inverse_total = 1.0 / tl.load(total_rows, mask=queries < num_q, other=1.0)
     delta = tl.sum(product, axis=1) * inverse_total
     do = (dout.to(tl.float32) * sigmoid_gate * inverse_total[:, None]).to(gate.dtype)
-    store_statistic(delta_ptr + row, delta, queries, num_q, EVEN)
+    store_statistic(delta_rows, delta, queries, num_q, EVEN)
     if HAS_BIAS:
         store_rows(do_start, do, queries, num_q, width, C, BLOCK_C, BLOCK_Q, HEADS, EVEN)
     return do
@@ -106,7 +116,7 @@ def input_gradient_kernel(
     total_ptr,
     out_ptr,  # [batch, groups, N_q, num_heads * c] contiguous
     dout_ptr,  # as out
-    dq_ptr,  # out: shape of q, strides below
+    dq_ptr,  # out: shape of q, a quarter of contiguous rows of num_heads * c * 4 channels
     dgate_ptr,  # out: as dq
     dk_ptr,  # out: [ranges of queries, batch, groups, N_k, num_heads * c], strides below
     dv_ptr,  # out: as dk
@@ -116,18 +126,10 @@ def input_gradient_kernel(
     num_heads,
     num_q,
     num_k,
-    q_stride_batch,
+    q_stride_batch,  # of q, k, v and gate
     q_stride_group,
     q_stride_element,
-    k_stride_batch,
-    k_stride_group,
-    k_stride_element,
-    d_stride_batch,  # of dq and dgate
-    d_stride_group,
-    d_stride_element,
     dk_stride_range,  # of dk and dv
-    dk_stride_batch,
-    dk_stride_group,
     dk_stride_element,
     scale,
     mask_inf,
@@ -149,7 +151,7 @@ def input_gradient_kernel(
     first_query = tl.program_id(0) * (TILES * BLOCK_Q)
     first_row = (batch_group.to(tl.int64) * num_heads + head + heads) * num_q
     q_start = head_start(q_ptr, batch, group, q_stride_batch, q_stride_group, channel)
-    dq_start = head_start(dq_ptr, batch, group, d_stride_batch, d_stride_group, channel)
+    dq_start = out_start(dq_ptr, batch_group, num_q, 4 * num_heads, channel, C)
     q, do, dq = (), (), ()
     for tile in tl.static_range(TILES):
         queries = row_queries(first_query + tile * BLOCK_Q, BLOCK_Q, HEADS)
@@ -157,15 +159,13 @@ def input_gradient_kernel(
             head_start(gate_ptr, batch, group, q_stride_batch, q_stride_group, channel),
             out_start(out_ptr, batch_group, num_q, num_heads, channel, C),
             out_start(dout_ptr, batch_group, num_q, num_heads, channel, C),
-            head_start(dgate_ptr, batch, group, d_stride_batch, d_stride_group, channel),
+            out_start(dgate_ptr, batch_group, num_q, 4 * num_heads, channel, C),
             out_start(do_ptr, batch_group, num_q, num_heads, channel, C),
-            total_ptr,
-            delta_ptr,
-            first_row + queries,
+            total_ptr + first_row + queries,
+            delta_ptr + first_row + queries,
             queries,
             num_q,
             q_stride_element,
-            d_stride_element,
             width,
             C,
             BLOCK_C,
@@ -182,11 +182,10 @@ def input_gradient_kernel(
     # Statistics are read where they are used, to save registers; other threads have written delta.
     tl.debug_barrier()
 
-    k_start = head_start(k_ptr, batch, group, k_stride_batch, k_stride_group, channel)
-    v_start = head_start(v_ptr, batch, group, k_stride_batch, k_stride_group, channel)
-    dk_channel = tl.program_id(0).to(tl.int64) * dk_stride_range + channel
-    dk_start = head_start(dk_ptr, batch, group, dk_stride_batch, dk_stride_group, dk_channel)
-    dv_start = head_start(dv_ptr, batch, group, dk_stride_batch, dk_stride_group, dk_channel)
+    k_start = head_start(k_ptr, batch, group, q_stride_batch, q_stride_group, channel)
+    v_start = head_start(v_ptr, batch, group, q_stride_batch, q_stride_group, channel)
+    first_key = batch_group.to(tl.int64) * num_k * dk_stride_element
+    dk_offset = tl.program_id(0).to(tl.int64) * dk_stride_range + first_key + channel
     mask_row = mask_ptr + batch_group.to(tl.int64) * num_k
     bias_plane = bias_ptr + (batch * num_heads + head).to(tl.int64) * num_q * num_k
     # All blocks have the same offsets, so that few addresses are in registers.
@@ -196,21 +195,17 @@ def input_gradient_kernel(
     bias_tile = bias_rows[:, None] + tl.arange(0, BLOCK_K)[None, :]
     for first in range(0, num_k, BLOCK_K):
         keys = first + tl.arange(0, BLOCK_K)
-        k = load_keys(k_start, keys, num_k, k_stride_element, C, BLOCK_C, HEADS, EVEN)
-        v = load_keys(v_start, keys, num_k, k_stride_element, C, BLOCK_C, HEADS, EVEN)
-        terms = key_terms(mask_row, keys, num_k, -mask_inf / scale, EVEN)[None, :]
+        k = load_keys(k_start, keys, num_k, q_stride_element, C, BLOCK_C, HEADS, EVEN)
+        v = load_keys(v_start, keys, num_k, q_stride_element, C, BLOCK_C, HEADS, EVEN)
+        terms = key_terms(mask_row, keys, num_k, -mask_inf / scale, EVEN)
         dk = tl.zeros([BLOCK_K, BLOCK_C], dtype=tl.float32)
         dv = tl.zeros([BLOCK_K, BLOCK_C], dtype=tl.float32)
         new_dq = ()
         for tile in tl.static_range(TILES):
             first_of_tile = first_query + tile * BLOCK_Q
             queries = row_queries(first_of_tile, BLOCK_Q, HEADS)
-            if HAS_BIAS:
-                bias = bias_plane + (first_of_tile * num_k + first) + bias_tile
-                bias = load_bias(bias, queries[:, None], num_q, keys[None, :], num_k, EVEN)
-                logits = bias * (1.0 / scale) + terms
-            else:
-                logits = tl.broadcast_to(terms, [HEADS * BLOCK_Q, BLOCK_K])
+            bias = bias_plane + (first_of_tile * num_k + first) + bias_tile
+            logits = _bias_and_mask(bias, terms, queries, num_q, keys, num_k, scale, EVEN, HAS_BIAS)
             logits = tl.dot(q[tile], tl.trans(k), logits, input_precision=PRECISION)
             maximum = load_statistic(maximum_rows + tile * BLOCK_Q, queries, num_q, EVEN)
             weights = _exponentials(logits, maximum, scale, keys, num_k, EVEN)
@@ -221,12 +216,14 @@ def input_gradient_kernel(
             dk = tl.dot(tl.trans(dlogits), q[tile], dk, input_precision=PRECISION)
             new_dq += (tl.dot(dlogits, k, dq[tile], input_precision=PRECISION),)
         dq = new_dq
-        store_keys(dk_start, dk * scale, keys, num_k, dk_stride_element, C, BLOCK_C, HEADS, EVEN)
-        store_keys(dv_start, dv, keys, num_k, dk_stride_element, C, BLOCK_C, HEADS, EVEN)
+        store_keys(
+            dk_ptr + dk_offset, dk * scale, keys, num_k, dk_stride_element, C, BLOCK_C, HEADS, EVEN
+        )
+        store_keys(dv_ptr + dk_offset, dv, keys, num_k, dk_stride_element, C, BLOCK_C, HEADS, EVEN)
     for tile in tl.static_range(TILES):
         queries = row_queries(first_query + tile * BLOCK_Q, BLOCK_Q, HEADS)
         x = dq[tile] * scale
-        store_rows(dq_start, x, queries, num_q, d_stride_element, C, BLOCK_C, BLOCK_Q, HEADS, EVEN)
+        store_rows(dq_start, x, queries, num_q, 4 * width, C, BLOCK_C, BLOCK_Q, HEADS, EVEN)
 
 
 @triton.jit
