@@ -64,21 +64,10 @@ def _point_attention(q: Tensor, q_points: Tensor, v_points: Tensor, z: Tensor) -
     return 2 * batch * heads * n * n * channels
 
 
-_QUERY_PRODUCTS, _KEY_PRODUCTS = 3, 4
-"""Products of the two kernels of attention_input_gradient; both recompute the logits."""
-
-SHARES = {
-    "attention.backward.query_gradient_kernel": (_QUERY_PRODUCTS, _QUERY_PRODUCTS + _KEY_PRODUCTS),
-    "attention.backward.key_gradient_kernel": (_KEY_PRODUCTS, _QUERY_PRODUCTS + _KEY_PRODUCTS),
-}
-"""Kernel -> its share of the operations of its operator, as a fraction, where it is not alone."""
-
 ATTENTION: dict[str, Formula] = {
     "attention_forward": lambda projected, *_: _attention(2)(projected),
-    "attention_input_gradient": lambda dout, projected, *_: _attention(
-        _QUERY_PRODUCTS + _KEY_PRODUCTS
-    )(projected),
-    "attention_bias_gradient": lambda dout, projected, *_: _attention(2)(projected),
+    "attention_input_gradient": lambda dout, projected, *_: _attention(5)(projected),
+    "attention_bias_gradient": lambda projected, *_: _attention(2)(projected),
 }
 
 PROJECTED_RESIDUAL: dict[str, Formula] = {

@@ -24,7 +24,6 @@ from benchmark.perf.tools.can_run import import_with_triton
 from benchmark.perf.tools.counting import bytes_of, flops_of
 from benchmark.perf.tools.meta_step import MetaStep
 from benchmark.perf.tools.module_times import range_name
-from openfold_opt.kernels.flops import SHARES
 from openfold_opt.model.linear import LayerNorm, Linear
 from openfold_opt.train.graphs.graph_memory import FUSED_NAMESPACE, launches_nothing
 
@@ -132,11 +131,11 @@ class _Recorder(TorchDispatchMode):
     def _add_fused(self, module: str, direction: Direction, flops: int) -> None:
         """Add the Triton launches of one fused operator."""
         launches, self._fused = self._fused, []
+        if flops and len(launches) > 1:
+            names = [self._compiling.kernel_name(kernel) for kernel, *_ in launches]
+            raise AssertionError(f"{names}: one operator counts the operations of several kernels")
         for kernel, grid, args, options in launches:
             name = self._compiling.kernel_name(kernel)
-            share, of = SHARES.get(name, (1, 1))
-            if of == 1 and flops and len(launches) > 1:
-                raise AssertionError(f"{name}: add its share to SHARES in kernels/flops.py")
             self.triton_launches.append((kernel, grid, args, options))
             self.launches.append(
                 Launch(
@@ -145,7 +144,7 @@ class _Recorder(TorchDispatchMode):
                     module=module,
                     direction=direction,
                     bytes=bytes_of(args),
-                    flops=flops * share // of,
+                    flops=flops,
                     programs=prod(grid),
                     is_float32=_is_float32(args),
                 )

@@ -31,6 +31,16 @@ def test_no_kernel_spills_in_bf16(compiled):
     assert [kernel for kernel in compiled if kernel["spills"] or kernel["stack_bytes"]] == []
 
 
+def test_attention_uses_matrix_instructions_of_a_warpgroup(compiled):
+    kernels = [kernel for kernel in compiled if kernel["kernel"].startswith("attention.")]
+    assert {kernel["kernel"].rpartition(".")[2] for kernel in kernels} == {
+        "forward_kernel",
+        "input_gradient_kernel",
+        "bias_gradient_kernel",
+    }
+    assert [kernel for kernel in kernels if kernel["mma"] or not kernel["wgmma"]] == []
+
+
 def test_only_memory_reports_the_allocation_of_the_complete_compilation(kernels, compiled):
     allocated = {(k["kernel"], k["signature"]): k["shared_bytes"] for k in kernels["bf16"]}
     for kernel in compiled:

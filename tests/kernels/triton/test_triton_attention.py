@@ -9,6 +9,7 @@ from tests.support.kernel_agreement import (
     DEVICE,
     assert_bfloat16_rule,
     assert_same,
+    evaluate,
     random,
     random_mask,
 )
@@ -21,8 +22,13 @@ SIZES = [
     (1, 3, 17, 2, 16),
     (1, 1, 20, 1, 64),
     (1, 1, 20, 1, 100),
+    (1, 2, 64, 1, 32),
+    (1, 3, 64, 4, 8),
+    (1, 2, 20, 4, 3),
 ]
-"""batch, groups, N, heads, channels of a head"""
+"""batch, groups, N, heads, channels of a head; N = 64 fills all tiles"""
+LONG_SIZES = [(256, 1, 32), (256, 2, 8), (384, 1, 16)]
+"""N, heads, channels of a head"""
 
 
 def with_bias(function, heads, mask):
@@ -47,10 +53,28 @@ def test_values_and_gradients(batch, groups, n, heads, c):
     )
 
 
-def test_fully_masked_groups_have_the_reference_gradients():
-    mask = torch.zeros(1, 2, 9, device=DEVICE)
-    leaves = random(1, 2, 9, 4 * 2 * 4), random(1, 2, 9, 9, seed=1)
-    assert_same(with_bias(attention, 2, mask), with_bias(reference, 2, mask), leaves)
+@pytest.mark.parametrize(("n", "heads", "c"), LONG_SIZES)
+def test_long_groups(n, heads, c):
+    mask = random_mask(1, 2, n)
+    leaves = random(1, 2, n, 4 * heads * c), random(1, heads, n, n, seed=1)
+    assert_same(with_bias(attention, heads, mask), with_bias(reference, heads, mask), leaves)
+
+
+@pytest.mark.parametrize(("n", "heads", "c"), [(9, 2, 4), (64, 2, 8), (64, 1, 16), (32, 1, 32)])
+def test_fully_masked_groups_have_the_reference_gradients(n, heads, c):
+    mask = torch.zeros(1, 2, n, device=DEVICE)
+    leaves = random(1, 2, n, 4 * heads * c), random(1, heads, n, n, seed=1)
+    assert_same(with_bias(attention, heads, mask), with_bias(reference, heads, mask), leaves)
+
+
+@pytest.mark.parametrize("n", [10, 64])
+def test_fully_masked_groups_have_equal_weights_whatever_the_logits(n):
+    leaves = random(1, 1, n, 4 * 8, scale=100.0), random(1, 1, n, n, seed=1, scale=1000.0)
+    mask = torch.zeros(1, 1, n, device=DEVICE)
+    out, dprojected, dbias = evaluate(with_bias(attention, 1, mask), leaves)
+    _, _, v, gate = leaves[0].chunk(4, dim=-1)
+    torch.testing.assert_close(out, v.mean(2, keepdim=True) * gate.sigmoid())
+    assert dprojected.isfinite().all() and dbias.isfinite().all()
 
 
 def test_strided_input_and_bias():
@@ -72,14 +96,19 @@ def test_more_groups_than_programs_for_a_tile_of_the_bias():
 
 
 def test_large_logits_do_not_overflow():
-    mask = random_mask(1, 2, 8)
+    mask = random_mask(1, 3, 8)[:, 1:]
+    # In a group whose keys are all masked, the reference rounds its logits to multiples of 64.
+    assert mask.sum(-1).min() > 0
     leaves = random(1, 2, 8, 4 * 8, scale=30.0), random(1, 2, 8, 8, seed=1)
     assert_same(
         with_bias(attention, 2, mask), with_bias(reference, 2, mask), leaves, tolerance=1e-4
     )
 
 
-@pytest.mark.parametrize(("heads", "c", "n"), [(2, 8, 20), (2, 32, 33)])
+@pytest.mark.parametrize(
+    ("heads", "c", "n"),
+    [(2, 8, 20), (2, 8, 128), (2, 32, 33), (1, 16, 64), (1, 32, 256), (1, 32, 704)],
+)
 def test_bfloat16(heads, c, n):
     mask = random_mask(1, 3, n)
     leaves = random(1, 3, n, 4 * heads * c), random(1, heads, n, n, seed=1)

@@ -1,14 +1,14 @@
 """Gated attention: launch functions, autograd function, and the public function."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from openfold_opt.kernels.triton.attention.backward import (
     bias_gradient_kernel,
-    key_gradient_kernel,
-    query_gradient_kernel,
+    input_gradient_kernel,
 )
 from openfold_opt.kernels.triton.attention.forward import forward_kernel
 from openfold_opt.kernels.triton.launching import (
@@ -22,21 +22,62 @@ from openfold_opt.kernels.triton.launching import (
 
 MIN_DOT_SIZE = 16
 """Smallest dim of a matrix product on tensor cores. Smaller heads are zero-padded in registers."""
-MAX_BIAS_SPLITS = 16
-"""Largest number of programs that sum one tile of the bias gradient over the groups."""
+BIAS_PROGRAMS = 512
+"""Programs of the bias gradient, as far as there are groups: each sums a part of them."""
 
 
-def _blocks(num_q: int, num_k: int, c: int, dtype: torch.dtype) -> dict[str, int]:
-    """Return the block sizes of all kernels, chosen so that their tiles fit into registers."""
-    block_c = max(MIN_DOT_SIZE, next_power_of_2(c))
-    limit = 64 if block_c <= 64 else 32
-    if dtype == torch.float32:
-        # Float32 needs twice the bytes of bfloat16, and IEEE products need many registers.
-        limit //= 2
-    sizes = {"BLOCK_Q": num_q, "BLOCK_K": num_k}
-    return {"C": c, "BLOCK_C": block_c} | {
-        name: max(MIN_DOT_SIZE, min(limit, next_power_of_2(n))) for name, n in sizes.items()
-    }
+@dataclass(frozen=True, kw_only=True)
+class _Sizes:
+    """Sizes of a call, and the blocks of its kernels."""
+
+    batch: int
+    groups: int
+    n: int
+    c: int
+    num_heads: int
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, projected: Tensor, num_heads: int) -> "_Sizes":
+        batch, groups, n, width = projected.shape
+        c = width // (4 * num_heads)
+        return cls(batch=batch, groups=groups, n=n, c=c, num_heads=num_heads, dtype=projected.dtype)
+
+    @property
+    def heads(self) -> int:
+        """Heads of a tile: two narrow ones fill the channels of the smallest matrix product."""
+        return 2 if 2 * self.c <= MIN_DOT_SIZE and self.num_heads % 2 == 0 else 1
+
+    @property
+    def block_c(self) -> int:
+        """Channels of a tile."""
+        return max(MIN_DOT_SIZE, next_power_of_2(self.heads * self.c))
+
+    def block(self, limit: int) -> int:
+        """Return the elements of a block: at most `limit`, fewer if they then divide n."""
+        size = max(MIN_DOT_SIZE, min(limit, next_power_of_2(self.n)))
+        while size > 64 and self.n % size:
+            size //= 2
+        return size
+
+    def constants(self, blocks: "_Blocks") -> Options:
+        """Return the compile-time constants of a kernel from the largest sizes of its tiles."""
+        block_q, block_k = self.block(blocks.rows // self.heads), self.block(blocks.keys)
+        return {
+            "C": self.c,
+            "BLOCK_C": self.block_c,
+            "HEADS": self.heads,
+            "BLOCK_Q": block_q,
+            "BLOCK_K": block_k,
+            "EVEN": self.n % block_q == self.n % block_k == 0
+            and self.heads * self.c == self.block_c,
+            "PRECISION": dot_precision(self.dtype),
+            "num_warps": blocks.num_warps,
+        }
+
+    def grid(self, blocks: int) -> tuple[int, int, int]:
+        """Return the grid of a kernel with programs for each group."""
+        return blocks, self.num_heads // self.heads, self.batch * self.groups
 
 
 def _parts(projected: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -47,21 +88,46 @@ def _parts(projected: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return projected.chunk(4, dim=-1)
 
 
-def _options(
-    projected: Tensor, num_heads: int, mask_inf: float
-) -> tuple[tuple[int, int, int, int], tuple[float, float], Options]:
-    """Return the arguments that all kernels share.
+@dataclass(frozen=True, kw_only=True)
+class _Blocks:
+    """Largest sizes of the tiles of a kernel, such that they fit into registers."""
 
-    Returns:
-        (batch, groups, N, c); the last arguments, scale and mask_inf; the compile-time constants.
+    rows: int
+    keys: int
+    num_warps: int
+
+
+def _blocks(sizes: _Sizes, *, num_warps: int) -> _Blocks:
+    """Return the blocks of the forward pass and of the gradient of the bias."""
+    if sizes.dtype == torch.float32:
+        # Float32 needs twice the bytes of bfloat16, and IEEE products need many registers.
+        limit = 32 if sizes.block_c <= 64 else 16
+        return _Blocks(rows=limit, keys=limit, num_warps=4)
+    if sizes.block_c <= 64:
+        return _Blocks(rows=128, keys=64, num_warps=num_warps)
+    return _Blocks(rows=64, keys=32, num_warps=4)
+
+
+def _input_gradient_constants(sizes: _Sizes) -> Options:
+    """Return the constants of input_gradient_kernel.
+
+    The gradients of all queries of a range are in registers, so a range has few blocks of them.
+    With more than one range, the gradients of keys and values are partial sums.
     """
-    batch, groups, n, width = projected.shape
-    c = width // (4 * num_heads)
-    constants = _blocks(n, n, c, projected.dtype) | {
-        "PRECISION": dot_precision(projected.dtype),
-        "num_warps": 4,
-    }
-    return (batch, groups, n, c), (1.0 / math.sqrt(c), mask_inf), constants
+    if sizes.dtype == torch.float32:
+        blocks, most_tiles = _blocks(sizes, num_warps=4), min(8, 256 // sizes.block_c)
+    elif sizes.heads * sizes.n <= 128 and sizes.block_c <= 32:
+        blocks, most_tiles = _Blocks(rows=64, keys=64, num_warps=4), 2
+    elif sizes.block_c <= 64:
+        blocks, most_tiles = _Blocks(rows=128, keys=64, num_warps=8), min(4, 96 // sizes.block_c)
+    else:
+        blocks, most_tiles = _Blocks(rows=64, keys=32, num_warps=8), 1
+    constants = sizes.constants(blocks)
+    num_blocks = divide_up(sizes.n, constants["BLOCK_Q"])
+    tiles = divide_up(num_blocks, divide_up(num_blocks, most_tiles))
+    even = constants["EVEN"] and num_blocks % tiles == 0
+    # Without stages: what is loaded ahead would need the registers of the gradients.
+    return constants | {"TILES": tiles, "EVEN": even, "num_stages": 1}
 
 
 @fused_op
@@ -72,23 +138,23 @@ def attention_forward(
 
     Returns:
         out [batch, groups, N, num_heads * c]; statistics [2, batch, groups, num_heads, N] float32:
-        maximum of the logits, and sum of exp(logits - maximum).
+        maximum of the logits, times log2(e), and sum of exp2(logits * log2(e) - maximum).
     """
-    (batch, groups, n, c), scales, constants = _options(projected, num_heads, mask_inf)
+    sizes = _Sizes.of(projected, num_heads)
+    batch, groups, n = projected.shape[:3]
     q, k, v, gate = _parts(projected)
-    out = torch.empty(
-        batch, groups, n, num_heads * c, dtype=projected.dtype, device=projected.device
-    )
+    out = torch.empty(q.shape, dtype=projected.dtype, device=projected.device)
     statistics = torch.empty(
         2, batch, groups, num_heads, n, dtype=torch.float32, device=projected.device
     )
     strides = projected.stride()[:3]
+    constants = sizes.constants(_blocks(sizes, num_warps=4))
     # Without a bias, the mask fills its argument and is not read there.
     launch(
         forward_kernel,
-        (divide_up(n, constants["BLOCK_Q"]), num_heads, batch * groups),
+        sizes.grid(divide_up(n, constants["BLOCK_Q"])),
         *(q, k, v, gate, mask, mask if bias is None else bias, out, *statistics),
-        *(groups, num_heads, n, n, *strides, *strides, *scales),
+        *(groups, num_heads, n, n, *strides, *strides, 1.0 / math.sqrt(sizes.c), mask_inf),
         **constants,
         HAS_BIAS=bias is not None,
     )
@@ -105,64 +171,75 @@ def attention_input_gradient(
     statistics: Tensor,
     num_heads: int,
     mask_inf: float,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the gradient of `projected`.
 
     Returns:
-        The gradient, contiguous, in the dtype of `projected`; delta [batch, groups, num_heads, N]
-        float32, which attention_bias_gradient needs.
+        The gradient, contiguous, in the dtype of `projected`; and what attention_bias_gradient
+        needs, empty without a bias: the gradient of the output before the gate, divided by the sum
+        of the exponentials, as `out`; and delta, divided likewise, [batch, groups, num_heads, N]
+        float32.
     """
-    (batch, groups, n, _), scales, constants = _options(projected, num_heads, mask_inf)
+    sizes = _Sizes.of(projected, num_heads)
+    batch, groups, n = projected.shape[:3]
+    constants = _input_gradient_constants(sizes)
+    ranges = divide_up(n, constants["TILES"] * constants["BLOCK_Q"])
     gradient = torch.empty(projected.shape, dtype=projected.dtype, device=projected.device)
     (q, k, v, gate), (dq, dk, dv, dgate) = _parts(projected), _parts(gradient)
-    delta = torch.empty(batch, groups, num_heads, n, dtype=torch.float32, device=projected.device)
-    inputs = (q, k, v, gate, mask, mask if bias is None else bias, *statistics)
+    partial = gradient.new_empty(0)
+    dk_strides = 0, gradient.stride(2)
+    if ranges > 1:
+        partial = torch.empty(
+            ranges, batch, groups, n, 2 * q.shape[-1], dtype=torch.float32, device=gradient.device
+        )
+        dk, dv = partial.chunk(2, dim=-1)
+        dk_strides = partial.stride(0), partial.stride(3)
+    do = gradient.new_empty(0) if bias is None else torch.empty_like(out)
+    delta = torch.empty_like(statistics[0])
     strides = projected.stride()[:3]
-    sizes = (groups, num_heads, n, n, *strides, *strides, *gradient.stride()[:3])
-    constants |= {"HAS_BIAS": bias is not None}
-    grid = (divide_up(n, constants["BLOCK_Q"]), num_heads, batch * groups)
     launch(
-        query_gradient_kernel,
-        grid,
-        *inputs,
-        out,
-        dout,
-        dq,
-        dgate,
-        delta,
-        *sizes,
-        *scales,
+        input_gradient_kernel,
+        sizes.grid(ranges),
+        *(q, k, v, gate, mask, mask if bias is None else bias, *statistics, out, dout),
+        *(dq, dgate, dk, dv, do, delta, groups, num_heads, n, n, *strides, *dk_strides),
+        *(1.0 / math.sqrt(sizes.c), mask_inf),
         **constants,
+        HAS_BIAS=bias is not None,
     )
-    grid = (divide_up(n, constants["BLOCK_K"]), num_heads, batch * groups)
-    launch(key_gradient_kernel, grid, *inputs, dout, delta, dk, dv, *sizes, *scales, **constants)
-    return gradient, delta
+    if ranges > 1:
+        gradient.narrow(-1, q.shape[-1], 2 * q.shape[-1]).copy_(partial.sum(0))
+    return gradient, do, delta
 
 
 @fused_op
 def attention_bias_gradient(
-    dout: Tensor,
     projected: Tensor,
     mask: Tensor,
     bias: Tensor,
     statistics: Tensor,
+    do: Tensor,
     delta: Tensor,
     num_heads: int,
     mask_inf: float,
 ) -> Tensor:
     """Return partial sums [splits, batch, num_heads, N, N] float32 of the bias gradient."""
-    (batch, groups, n, _), scales, constants = _options(projected, num_heads, mask_inf)
-    splits = min(MAX_BIAS_SPLITS, groups)
+    sizes = _Sizes.of(projected, num_heads)
+    batch, groups, n = projected.shape[:3]
+    constants = sizes.constants(_blocks(sizes, num_warps=8))
+    tiles = divide_up(n, constants["BLOCK_Q"]) * divide_up(n, constants["BLOCK_K"])
+    programs = tiles * (num_heads // sizes.heads) * batch
+    splits = min(groups, max(1, BIAS_PROGRAMS // programs))
     dbias = torch.empty(
         splits, batch, num_heads, n, n, dtype=torch.float32, device=projected.device
     )
+    q, k, v, _ = _parts(projected)
     strides = projected.stride()[:3]
-    tiles = divide_up(n, constants["BLOCK_Q"]) * divide_up(n, constants["BLOCK_K"])
     launch(
         bias_gradient_kernel,
-        (tiles, num_heads, batch * splits),
-        *(*_parts(projected), mask, bias, *statistics, dout, delta, dbias),
-        *(batch, groups, num_heads, n, n, *strides, *strides, *scales),
+        (tiles, num_heads // sizes.heads, batch * splits),
+        *(q, k, v, mask, bias, statistics[0], do, delta, dbias),
+        *(batch, groups, num_heads, n, n, *strides, *strides),
+        *(1.0 / math.sqrt(sizes.c), mask_inf),
         **constants,
     )
     return dbias
@@ -180,14 +257,14 @@ class _Attention(torch.autograd.Function):
     def backward(ctx, dout):
         projected, mask, bias, out, statistics = ctx.saved_tensors
         dout = dout.contiguous()
-        gradient, delta = attention_input_gradient(
+        gradient, do, delta = attention_input_gradient(
             dout, projected, mask, bias, out, statistics, *ctx.constants
         )
         dbias = None
         if bias is not None and ctx.needs_input_grad[2]:
             dbias = (
                 attention_bias_gradient(
-                    dout, projected, mask, bias, statistics, delta, *ctx.constants
+                    projected, mask, bias, statistics, do, delta, *ctx.constants
                 )
                 .sum(0)
                 .to(bias.dtype)
