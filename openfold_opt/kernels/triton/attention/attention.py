@@ -54,11 +54,9 @@ class _Sizes:
         return max(MIN_DOT_SIZE, next_power_of_2(self.heads * self.c))
 
     def block(self, limit: int) -> int:
-        """Return the elements of a block: at most `limit`, fewer if they then divide n."""
+        """Return the elements of a block: at most `limit`, or 64 if only this divides n."""
         size = max(MIN_DOT_SIZE, min(limit, next_power_of_2(self.n)))
-        while size > 64 and self.n % size:
-            size //= 2
-        return size
+        return 64 if size > 64 and self.n % size and self.n % 64 == 0 else size
 
     def constants(self, blocks: "_Blocks") -> Options:
         """Return the compile-time constants of a kernel from the largest sizes of its tiles."""
@@ -115,7 +113,7 @@ def _input_gradient_constants(sizes: _Sizes) -> Options:
     With more than one range, the gradients of keys and values are partial sums.
     """
     if sizes.dtype == torch.float32:
-        blocks, most_tiles = _blocks(sizes, num_warps=4), min(8, 256 // sizes.block_c)
+        blocks, most_tiles = _blocks(sizes, num_warps=4), min(4, 128 // sizes.block_c)
     elif sizes.heads * sizes.n <= 128 and sizes.block_c <= 32:
         blocks, most_tiles = _Blocks(rows=64, keys=64, num_warps=4), 2
     elif sizes.block_c <= 64:

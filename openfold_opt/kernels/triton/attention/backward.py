@@ -96,8 +96,10 @@ def _output_gradient(
         inverse_total = 1.0 / tl.load(total_rows)
     else:
         inverse_total = 1.0 / tl.load(total_rows, mask=queries < num_q, other=1.0)
-    delta = tl.sum(product, axis=1) * inverse_total
     do = (dout.to(tl.float32) * sigmoid_gate * inverse_total[:, None]).to(gate.dtype)
+    # From the rounded dO, so that the rows of dS sum to zero as closely as the output allows.
+    ungated = out.to(tl.float32) / tl.maximum(sigmoid_gate, 1e-30)
+    delta = tl.sum(do.to(tl.float32) * ungated, axis=1)
     store_statistic(delta_rows, delta, queries, num_q, EVEN)
     if HAS_BIAS:
         store_rows(do_start, do, queries, num_q, width, C, BLOCK_C, BLOCK_Q, HEADS, EVEN)
