@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 Formula = Callable[..., int]
 """Function of the arguments of a fused operator."""
 
-_SEQUENCE_BLOCK = 64
-"""Sequences per block in the backward pass of the outer product mean.
+_SEQUENCE_BLOCKS = {torch.bfloat16: 128, torch.float32: 32}
+"""Sequences per block in the gradient of a side of the outer product mean.
 
 Each block recomputes the products.
 """
@@ -46,7 +47,7 @@ def _projection(z: Tensor, c: int) -> int:
 def _side_gradient(g: Tensor, other: Tensor) -> int:
     batch, num_i, num_j, _ = g.shape
     num_seq, c = other.shape[1], other.shape[-1]
-    blocks = -(-num_seq // min(_SEQUENCE_BLOCK, num_seq))
+    blocks = -(-num_seq // _SEQUENCE_BLOCKS[other.dtype])
     return blocks * _projection(g, c) + 2 * batch * num_seq * num_i * num_j * c * c
 
 

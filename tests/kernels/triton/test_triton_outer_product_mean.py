@@ -49,8 +49,10 @@ def test_parts_of_one_projection():
     assert_same(halves(outer_product_mean), halves(reference), (z, ab, w, bias))
 
 
-def test_bfloat16():
-    norm = random(1, 9, 7, 1, seed=5).abs() + 0.5
+@pytest.mark.parametrize("sizes", [(1, 33, 9, 7, 16, 12), (1, 130, 3, 5, 16, 12)])
+def test_bfloat16(sizes):
+    batch, _, num_i, num_j, _, _ = sizes
+    norm = random(batch, num_i, num_j, 1, seed=5).abs() + 0.5
 
     def low(z, a, b, w, bias):
         return reference(z, (a, b), LinearWeights(w.to(a.dtype), bias.to(a.dtype)), norm)
@@ -58,6 +60,6 @@ def test_bfloat16():
     assert_bfloat16_rule(
         call(outer_product_mean, norm),
         low,
-        leaves(1, 33, 9, 7, 16, 12),
+        leaves(*sizes),
         (True, True, True, False, False),
     )

@@ -81,8 +81,11 @@ def outer_product_mean_side_gradient(
     if not is_first:
         num_i, num_j = num_j, num_i
         g_strides = (g_strides[0], g_strides[2], g_strides[1])
-    constants = _constants(other, c_z)
     num_seq = other.shape[1]
+    constants = _constants(other, c_z)
+    # Every block of sequences computes the gradient of the outer products again, so there are few.
+    if other.dtype != torch.float32:
+        constants["BLOCK_S"] = max(16, min(128, next_power_of_2(num_seq)))
     gradient = torch.empty(batch, num_seq, num_i, c, dtype=other.dtype, device=other.device)
     tiles = divide_up(num_i, constants["BLOCK_I"]) * divide_up(c, constants["SHARE_C"])
     grid = (tiles, divide_up(num_seq, constants["BLOCK_S"]), batch)
