@@ -23,14 +23,14 @@ class ColumnAttention(ResidualAttention):
 
         Args:
             m: [batch, N_seq, N_res, c_m]
-            mask: [batch, N_seq, N_res]
+            mask: [batch, N_res, N_seq], the transposed MSA mask
             plan: kernels.
 
         Returns:
             [batch, N_seq, N_res, c_m]
         """
         m, x = self.normalize(m, plan)
-        return self.attend(m, x, mask.transpose(1, 2), plan)
+        return self.attend(m, x, mask, plan)
 
     def normalize(self, m: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
         """Transpose and normalize the MSA.

@@ -62,7 +62,9 @@ def test_a_block_of_an_msa_stack_is_its_algorithm(kind):
     masks, dropout, core = random_masks(), random_dropout(), block.core
     (msa_masks, pair_masks), msa_mask = masks, masks[0].row
     expected_m = block.msa_att_row(m, z, msa_mask, dropout.msa_row, PLAN)
-    expected_m = core.msa_transition(block.msa_att_col(expected_m, msa_mask, PLAN), PLAN)
+    expected_m = core.msa_transition(
+        block.msa_att_col(expected_m, msa_mask.transpose(1, 2), PLAN), PLAN
+    )
     expected_z = core.outer_product_mean(expected_m, msa_mask, z, msa_masks.norm, PLAN)
     expected_z = update_pairs(core, expected_z, pair_masks.row, dropout)
     updated_m, updated_z = block(m, z, masks, dropout, PLAN)

@@ -17,10 +17,10 @@ from openfold_opt.kernels.triton.outer_product_mean.kernels import (
     side_gradient_kernel,
     weight_gradient_kernel,
 )
-from openfold_opt.kernels.triton.outer_product_mean.scaled_gradient import (
+from openfold_opt.kernels.triton.partial_sums import sum_partials
+from openfold_opt.kernels.triton.scaled_gradient import (
     outer_product_mean_scaled_gradient,
 )
-from openfold_opt.kernels.triton.partial_sums import sum_partials
 
 MAX_SPLITS = 16
 """Largest number of programs that share the sum over residue pairs of a weight gradient tile."""
