@@ -21,6 +21,7 @@ from openfold_opt.train.memory_plan import (
     saved_bytes,
 )
 from openfold_opt.train.operation_shapes import operations_of_step
+from openfold_opt.train.optim.parameter_buffer import ParameterBuffer
 from openfold_opt.train.synthetic_features import synthetic_batch
 from tests.support.devices import DEVICES
 from tests.support.synthetic_samples import LEARNING_RATE, tiny_config
@@ -141,6 +142,8 @@ def test_the_plan_counts_the_bytes_of_a_real_forward_pass(config, device):
         # Large enough that the rounding of the allocator and cached tables do not matter.
         config = dataclasses.replace(build_preset("middle"), recompute="auto")
     model = AlphaFold(config.model).to(device)
+    # As in training: joined weights are views, which a forward pass does not copy.
+    ParameterBuffer(model)
     features = synthetic_batch(config.data, batch_size=1, num_passes=1)
     batch = FeatureBatch.from_features(features).to(device)
     kernel_config = KernelConfig.all("triton" if device.type == "cuda" else "reference")
