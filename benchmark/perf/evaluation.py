@@ -157,7 +157,7 @@ def _configuration(args: argparse.Namespace) -> RunConfig:
         max_steps=args.steps,
         # Any number of ranks may run this, so the preset's global batch size is not required.
         global_batch_size=None,
-        # The settings of the run itself apply, as every phase has a batch and a goal of its own.
+        # Train without phases, because each phase has another batch and another end.
         phases=(),
     )
 

@@ -121,7 +121,7 @@ def _may_clash(batch: FeatureBatch) -> Tensor:
 class _OverlapSum(torch.autograd.Function):
     """Sum of relu(radius_i + radius_j - distance_ij) over the pairs of a mask.
 
-    Saves one tensor of all pairs for the backward pass; PyTorch's operations save nine.
+    Saves one tensor of all pairs for the backward pass; PyTorch's operations save six.
     """
 
     @staticmethod

@@ -47,7 +47,7 @@ def meta_model(config: ModelConfig, precision: Precision) -> AlphaFold:
 def meta_training_model(
     config: ModelConfig, precision: Precision
 ) -> tuple[AlphaFold, ParameterBuffer]:
-    """Return the model of meta_model as it is trained, and the buffer that has its parameters.
+    """Return the model of meta_model in the layout of training, and its parameter buffer.
 
     Layers that are applied together share joined parameters.
     """

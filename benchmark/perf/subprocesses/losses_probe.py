@@ -131,7 +131,7 @@ def configuration(config: RunConfig, settings: RunSettings) -> RunConfig:
         max_steps=settings.steps,
         # One rank is enough to compare kernels, so the preset's global batch size is not required.
         global_batch_size=None,
-        # The settings of the run itself apply, as every phase has a batch and a goal of its own.
+        # Train without phases, because each phase has another batch and another end.
         phases=(),
         **changes,
     )

@@ -173,7 +173,7 @@ def _constants(shape: torch.Size, gate: Tensor | None, mask: Tensor | None) -> d
     }
 
 
-def _strides(tensor: Tensor | None) -> tuple[int, int, int]:
+def leading_strides(tensor: Tensor | None) -> tuple[int, int, int]:
     """Return the strides of the three leading dims; zeros for None."""
     return (0, 0, 0) if tensor is None else tensor.stride()[:3]
 
@@ -183,7 +183,7 @@ def _layout(
 ) -> tuple[int, ...]:
     """Return number of rows, sizes and strides in the order of the kernel arguments."""
     rows = shape[0] * shape[1] * shape[2]
-    strides = [stride for tensor in tensors for stride in _strides(tensor)]
+    strides = [stride for tensor in tensors for stride in leading_strides(tensor)]
     return (
         rows,
         *shape[1:3],

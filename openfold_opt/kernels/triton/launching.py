@@ -19,6 +19,9 @@ from triton.runtime.jit import JITFunction
 
 from openfold_opt.kernels.triton.tuning.tuned_options import Options, tuned
 
+MIN_DOT_SIZE = 16
+"""Smallest dim of a matrix product on tensor cores."""
+
 DOES_NOT_FIT = (OutOfResources, PTXASError, CompilationError)
 """Exceptions of a launch whose blocks or options the chip or the compiler does not support."""
 

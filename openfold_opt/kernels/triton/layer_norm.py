@@ -34,6 +34,28 @@ multiprocessor of a GPU."""
 
 
 @triton.jit
+def centered_rows(tile, inside, eps, C: tl.constexpr):
+    """Load rows of C channels. Return x - mean [rows, columns], mean [rows] and rstd [rows].
+
+    tile: addresses; inside: mask of what exists.
+    """
+    x = tl.load(tile, mask=inside, other=0.0).to(tl.float32)
+    mean = tl.sum(x, axis=1) / C
+    centered = tl.where(inside, x - mean[:, None], 0.0)
+    rstd = 1.0 / tl.sqrt(tl.sum(centered * centered, axis=1) / C + eps)
+    return centered, mean, rstd
+
+
+@triton.jit
+def input_gradient(dy, normalized, rstd, weight, C: tl.constexpr):
+    """Return the gradient [rows, columns] of the input of the normalization."""
+    g = dy * weight[None, :]
+    mean_g = tl.sum(g, axis=1) / C
+    mean_gn = tl.sum(g * normalized, axis=1) / C
+    return rstd[:, None] * (g - mean_g[:, None] - normalized * mean_gn[:, None])
+
+
+@triton.jit
 def _forward_kernel(
     x_ptr,  # [size_0, size_1, size_2, c] with strides
     weight_ptr,  # [c]
@@ -58,14 +80,8 @@ def _forward_kernel(
     in_rows, in_columns = rows < num_rows, columns < C
     inside = in_rows[:, None] & in_columns[None, :]
     offsets = row_offsets(rows, size_1, size_2, stride_0, stride_1, stride_2)
-    x = tl.load(
-        x_ptr + offsets[:, None] + columns[None, :].to(tl.int64) * channel_stride,
-        mask=inside,
-        other=0.0,
-    ).to(tl.float32)
-    mean = tl.sum(x, axis=1) / C
-    centered = tl.where(inside, x - mean[:, None], 0.0)
-    rstd = 1.0 / tl.sqrt(tl.sum(centered * centered, axis=1) / C + eps)
+    x_offsets = offsets[:, None] + columns[None, :].to(tl.int64) * channel_stride
+    centered, mean, rstd = centered_rows(x_ptr + x_offsets, inside, eps, C)
     weight = tl.load(weight_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
     y = centered * rstd[:, None] * weight[None, :] + bias[None, :]
@@ -118,10 +134,7 @@ def _backward_kernel(
         mean = tl.load(mean_ptr + rows, mask=in_rows, other=0.0)
         rstd = tl.load(rstd_ptr + rows, mask=in_rows, other=0.0)
         normalized = tl.where(inside, (x - mean[:, None]) * rstd[:, None], 0.0)
-        g = dy * weight[None, :]
-        mean_g = tl.sum(g, axis=1) / C
-        mean_gn = tl.sum(g * normalized, axis=1) / C
-        dx = rstd[:, None] * (g - mean_g[:, None] - normalized * mean_gn[:, None])
+        dx = input_gradient(dy, normalized, rstd, weight, C)
         dx_offsets = offsets[:, None] + columns[None, :].to(tl.int64) * channel_stride
         if HAS_ADDED:
             dx += tl.load(added_ptr + dx_offsets, mask=inside, other=0.0).to(tl.float32)
@@ -131,6 +144,22 @@ def _backward_kernel(
     partial = partial_ptr + program.to(tl.int64) * 2 * C + columns
     tl.store(partial, weight_sum, mask=in_columns)
     tl.store(partial + C, bias_sum, mask=in_columns)
+
+
+def gradient_rows(x: Tensor, added: Tensor | None) -> tuple[Rows, Tensor, Tensor | None]:
+    """Return the rows of x, an empty tensor for its gradient, and added in the same layout.
+
+    added: in the shape of x; None: nothing. The three have the same strides.
+    """
+    # rows.tensor is x, or a contiguous copy of x, in the shape of x.
+    rows = Rows.of(x)
+    dx = torch.empty_like(rows.tensor)
+    if dx.stride() != rows.tensor.stride():
+        # x has gaps or overlapping memory; its copy does not.
+        rows, dx = Rows.of(x.contiguous()), torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    if added is not None and added.stride() != dx.stride():
+        added = torch.empty_like(dx).copy_(added)
+    return rows, dx, added
 
 
 def _blocks(c: int) -> dict[str, int]:
@@ -179,14 +208,7 @@ def layer_norm_backward(
         dx [..., c] in dtype and memory layout of x; partial sums [programs, 2, c] float32 for
         weight and bias.
     """
-    rows, dy = Rows.of(x), dy.contiguous()
-    # rows.tensor is x, or a contiguous copy of x, in the shape of x.
-    dx = torch.empty_like(rows.tensor)
-    if dx.stride() != rows.tensor.stride():
-        # x has gaps or overlapping memory; its copy does not.
-        rows, dx = Rows.of(x.contiguous()), torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    if added is not None and added.stride() != dx.stride():
-        added = torch.empty_like(dx).copy_(added)
+    rows, dx, added = gradient_rows(x, added)
     blocks = _blocks(x.shape[-1]) | {"HAS_ADDED": added is not None}
     programs = max(1, min(MAX_PARTIAL_SUMS, divide_up(rows.count, blocks["BLOCK_ROWS"])))
     partial = torch.empty(programs, 2, x.shape[-1], dtype=torch.float32, device=x.device)
@@ -194,7 +216,7 @@ def layer_norm_backward(
     launch(
         _backward_kernel,
         (programs,),
-        dy,
+        dy.contiguous(),
         rows.tensor,
         weight,
         mean,

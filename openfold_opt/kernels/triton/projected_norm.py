@@ -18,6 +18,7 @@ from torch import Tensor
 
 from openfold_opt.kernels.interface import LinearWeights, NormWeights
 from openfold_opt.kernels.triton.launching import (
+    MIN_DOT_SIZE,
     Options,
     Rows,
     divide_up,
@@ -27,7 +28,12 @@ from openfold_opt.kernels.triton.launching import (
     next_power_of_2,
     row_offsets,
 )
-from openfold_opt.kernels.triton.layer_norm import MAX_PARTIAL_SUMS
+from openfold_opt.kernels.triton.layer_norm import (
+    MAX_PARTIAL_SUMS,
+    centered_rows,
+    gradient_rows,
+    input_gradient,
+)
 from openfold_opt.kernels.triton.partial_sums import sum_partials
 from openfold_opt.kernels.triton.residual_norm import residual_norm
 
@@ -35,8 +41,7 @@ MAX_CHANNELS_OUT = 16
 """Largest number of output channels of the fused projection."""
 MAX_CHANNELS_IN = 256
 """Largest number of input channels of the fused projection."""
-MIN_DOT_SIZE = 16
-"""Smallest dim of a matrix product on tensor cores."""
+
 ELEMENTS_PER_BLOCK = 4096
 """Elements of x in a block of rows."""
 
@@ -72,14 +77,8 @@ def _forward_kernel(
     in_rows, in_columns, in_outputs = rows < num_rows, columns < C, outputs < C_OUT
     inside = in_rows[:, None] & in_columns[None, :]
     offsets = row_offsets(rows, size_1, size_2, stride_0, stride_1, stride_2)
-    x = tl.load(
-        x_ptr + offsets[:, None] + columns[None, :].to(tl.int64) * channel_stride,
-        mask=inside,
-        other=0.0,
-    ).to(tl.float32)
-    mean = tl.sum(x, axis=1) / C
-    centered = tl.where(inside, x - mean[:, None], 0.0)
-    rstd = 1.0 / tl.sqrt(tl.sum(centered * centered, axis=1) / C + eps)
+    x_offsets = offsets[:, None] + columns[None, :].to(tl.int64) * channel_stride
+    centered, mean, rstd = centered_rows(x_ptr + x_offsets, inside, eps, C)
     gamma = tl.load(gamma_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
     beta = tl.load(beta_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
     y = centered * rstd[:, None] * gamma[None, :] + beta[None, :]
@@ -165,10 +164,7 @@ def _backward_kernel(
         if HAS_DY:
             dy_offsets = rows.to(tl.int64)[:, None] * C + columns[None, :]
             dy += tl.load(dy_ptr + dy_offsets, mask=inside, other=0.0).to(tl.float32)
-        g = dy * gamma[None, :]
-        mean_g = tl.sum(g, axis=1) / C
-        mean_gn = tl.sum(g * normalized, axis=1) / C
-        dx = rstd[:, None] * (g - mean_g[:, None] - normalized * mean_gn[:, None])
+        dx = input_gradient(dy, normalized, rstd, gamma, C)
         if HAS_ADDED:
             dx += tl.load(added_ptr + x_offsets, mask=inside, other=0.0).to(tl.float32)
         tl.store(dx_ptr + x_offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
@@ -242,13 +238,7 @@ def projected_norm_backward(
         dx [..., c] in dtype and memory layout of x; partial sums, float32: [programs, 2, c] for
         gamma and beta, [programs, c_out, c] for weight.
     """
-    rows, constants = Rows.of(x), _constants(x, weight)
-    dx = torch.empty_like(rows.tensor)
-    if dx.stride() != rows.tensor.stride():
-        # x has gaps or overlapping memory; its copy does not.
-        rows, dx = Rows.of(x.contiguous()), torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    if added is not None and added.stride() != dx.stride():
-        added = torch.empty_like(dx).copy_(added)
+    (rows, dx, added), constants = gradient_rows(x, added), _constants(x, weight)
     dy = None if dy is None else dy.contiguous()
     programs = max(1, min(MAX_PARTIAL_SUMS, divide_up(rows.count, constants["BLOCK_ROWS"])))
     partial = torch.empty(programs, 2, x.shape[-1], dtype=torch.float32, device=x.device)

@@ -14,9 +14,11 @@ from openfold_opt.kernels.interface import LinearWeights
 from openfold_opt.kernels.triton.dropout_residual import (
     dense,
     dropout_residual_backward,
+    leading_strides,
     three_leading_dims,
 )
 from openfold_opt.kernels.triton.launching import (
+    MIN_DOT_SIZE,
     Options,
     divide_up,
     dot_precision,
@@ -26,9 +28,6 @@ from openfold_opt.kernels.triton.launching import (
     row_offsets,
 )
 from openfold_opt.kernels.triton.partial_sums import sum_partials
-
-MIN_DOT_SIZE = 16
-"""Smallest dim of a matrix product on tensor cores."""
 
 
 @triton.jit
@@ -122,10 +121,6 @@ def _constants(x: Tensor, weight: Tensor) -> Options:
     }
 
 
-def _strides(tensor: Tensor | None) -> tuple[int, int, int]:
-    return (0, 0, 0) if tensor is None else tensor.stride()[:3]
-
-
 @fused_op
 def projected_residual_forward(
     residual: Tensor,
@@ -163,7 +158,13 @@ def projected_residual_forward(
         *(x, weight, bias, residual),
         *(residual if each is None else each for each in (gate, mask)),
         *(out, update),
-        *(num_rows, *x.shape[1:3], *_strides(residual), *_strides(gate), *mask_strides),
+        *(
+            num_rows,
+            *x.shape[1:3],
+            *leading_strides(residual),
+            *leading_strides(gate),
+            *mask_strides,
+        ),
         **constants,
         HAS_GATE=gate is not None,
         HAS_MASK=mask is not None,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from openfold_opt.kernels.interface import LinearWeights
 from openfold_opt.kernels.triton.launching import (
+    MIN_DOT_SIZE,
     divide_up,
     dot_precision,
     fused_op,
@@ -27,8 +28,6 @@ from openfold_opt.kernels.triton.partial_sums import sum_partials
 
 BLOCK_EDGES = 64
 MAX_BLOCK_CHANNELS = 64
-MIN_DOT_SIZE = 16
-"""Smallest dim of a matrix product on tensor cores."""
 
 
 @triton.jit

@@ -12,6 +12,7 @@ from openfold_opt.kernels.triton.attention.backward import (
 )
 from openfold_opt.kernels.triton.attention.forward import forward_kernel
 from openfold_opt.kernels.triton.launching import (
+    MIN_DOT_SIZE,
     Options,
     divide_up,
     dot_precision,
@@ -20,8 +21,6 @@ from openfold_opt.kernels.triton.launching import (
     next_power_of_2,
 )
 
-MIN_DOT_SIZE = 16
-"""Smallest dim of a matrix product on tensor cores. Smaller heads are zero-padded in registers."""
 BIAS_PROGRAMS = 512
 """Programs of the bias gradient, as far as there are groups: each sums a part of them."""
 

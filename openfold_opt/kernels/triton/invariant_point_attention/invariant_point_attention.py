@@ -11,6 +11,7 @@ from openfold_opt.kernels.triton.invariant_point_attention.kernels import (
     forward_kernel,
 )
 from openfold_opt.kernels.triton.launching import (
+    MIN_DOT_SIZE,
     Options,
     dot_precision,
     fused_op,
@@ -18,7 +19,6 @@ from openfold_opt.kernels.triton.launching import (
     next_power_of_2,
 )
 
-MIN_DOT_SIZE = 16
 FORWARD_BLOCK_J, BACKWARD_BLOCK_J = 16, 8
 """Residues j per step. The forward pass sums over them in a matrix product; the backward pass needs
 twice the memory for each."""

@@ -12,6 +12,8 @@ chunks of the hidden layer (dW1, dW2), with the rows split among programs.
 import triton
 import triton.language as tl
 
+from openfold_opt.kernels.triton.layer_norm import input_gradient
+
 
 @triton.jit
 def normalized_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C: tl.constexpr):
@@ -152,11 +154,9 @@ def row_gradient_kernel(
     normalized, scaled, rstd = normalized_rows(
         x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C
     )
-    # The gradient of the normalization as in layer_norm.py, and dy of the residual.
-    g = du * norm_weight[None, :]
-    mean_g, mean_gn = tl.sum(g, axis=1) / C, tl.sum(g * normalized, axis=1) / C
+    # dy is also the gradient of the residual.
     dy = tl.load(dy_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
-    dx = dy + rstd[:, None] * (g - mean_g[:, None] - normalized * mean_gn[:, None])
+    dx = dy + input_gradient(du, normalized, rstd, norm_weight, C)
     tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
     partial = partial_ptr + tl.program_id(0).to(tl.int64) * 3 * C + columns
     tl.store(partial, tl.sum(du * normalized, axis=0), mask=in_columns)

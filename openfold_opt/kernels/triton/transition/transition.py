@@ -5,6 +5,7 @@ from torch import Tensor
 
 from openfold_opt.kernels.interface import LinearWeights, NormWeights
 from openfold_opt.kernels.triton.launching import (
+    MIN_DOT_SIZE,
     Options,
     divide_up,
     dot_precision,
@@ -19,8 +20,6 @@ from openfold_opt.kernels.triton.transition.kernels import (
     weight_gradient_kernel,
 )
 
-MIN_DOT_SIZE = 16
-"""Smallest dim of a matrix product on tensor cores."""
 MAX_SPLITS = 16
 """Largest number of programs that sum one chunk of the weight gradients over the rows."""
 
