@@ -6,12 +6,12 @@ usage() {
     cat <<'TEXT'
 usage: ./run_and_time.sh [--preset P] [--set FIELD=VALUE]... [--data-dir D]
                          [--distillation-data-dir D] [--output-dir O] [--init-checkpoint F]
-                         [--init-weights W] [--seed S] [--phase P] [--tensorboard]
+                         [--init-weights W] [--seed S] [--phase P] [--ranks N] [--tensorboard]
 
 Sets up the environment if it is missing (a .venv in the checkout, unless python3 has all modules),
 then makes one timed run and prints STARTING TIMING RUN, ENDING TIMING RUN and, if the target was
-reached, RESULT,OPENFOLD_HPC,,<seconds>,<submitter>,<start>. The exit code is the run's. A demo on one
-rank then predicts a validation chain: picture, structure and report in prediction/ of its output.
+reached, RESULT,OPENFOLD_HPC,,<seconds>,<submitter>,<start>. The exit code is the run's. A demo then
+predicts a validation chain: picture, structure and report in prediction/ of its output.
 
   --preset P            configuration: the name of a file in benchmark/presets, or the path of your
                         own file, which ends with .py (default: demo)
@@ -27,6 +27,9 @@ rank then predicts a validation chain: picture, structure and report in predicti
   --init-weights W      weights of a run's checkpoint: average (default) or trained
   --seed S              seed of the run (default: from the clock)
   --phase P             train only this phase of a preset with phases: its name or number
+  --ranks N             processes to start on this machine, which share every batch (default: 2 for
+                        demo and demo_ci on at least two CPU cores without a GPU, else 1). Not under
+                        torchrun or srun, which start this script once for every rank.
   --tensorboard         write event files for TensorBoard; needs the extra tensorboard
   -h, --help            show this
 
@@ -40,6 +43,7 @@ root="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 preset=demo
 data_dir=
 output_dir=
+ranks=
 passed=()
 while [ $# -gt 0 ]; do
     case "$1" in
@@ -48,7 +52,7 @@ while [ $# -gt 0 ]; do
         exit 0
         ;;
     --preset | --data-dir | --distillation-data-dir | --output-dir | --init-checkpoint | \
-        --init-weights | --set | --seed | --phase)
+        --init-weights | --set | --seed | --phase | --ranks)
         if [ $# -lt 2 ]; then
             echo "run_and_time.sh: $1 needs a value; see --help" >&2
             exit 2
@@ -57,6 +61,7 @@ while [ $# -gt 0 ]; do
         --preset) preset="$2" ;;
         --data-dir) data_dir="$2" ;;
         --output-dir) output_dir="$2" ;;
+        --ranks) ranks="$2" ;;
         *) passed+=("$1" "$2") ;;
         esac
         shift 2
@@ -71,6 +76,14 @@ while [ $# -gt 0 ]; do
         ;;
     esac
 done
+
+case "$ranks" in
+'' | [1-9] | [1-9][0-9] | [1-9][0-9][0-9]) ;;
+*)
+    echo "run_and_time.sh: --ranks is $ranks; expected a number of processes from 1 to 999" >&2
+    exit 2
+    ;;
+esac
 
 case "$preset" in
 *.py)
@@ -125,14 +138,38 @@ if [ -z "$data_dir" ]; then
 fi
 # torchrun and srun start this script on every rank; only the first rank reports.
 rank="${RANK:-${SLURM_PROCID:-0}}"
-num_ranks="${WORLD_SIZE:-${SLURM_NTASKS:-1}}"
-if [ -z "$output_dir" ] && [ "$num_ranks" -gt 1 ]; then
-    echo "run_and_time.sh: $num_ranks ranks need one common directory; name it with" \
+num_started="${WORLD_SIZE:-${SLURM_NTASKS:-1}}"
+if [ -z "$output_dir" ] && [ "$num_started" -gt 1 ]; then
+    echo "run_and_time.sh: $num_started ranks need one common directory; name it with" \
         "--output-dir" >&2
+    exit 2
+fi
+if [ -n "$ranks" ] && [ "$num_started" -gt 1 ]; then
+    echo "run_and_time.sh: --ranks $ranks, but a launcher started $num_started ranks; leave out" \
+        "--ranks" >&2
     exit 2
 fi
 if [ -z "$output_dir" ]; then
     output_dir="$work/runs/$preset_name-$(date +%Y%m%dT%H%M%S)"
+fi
+
+# default_ranks: the demo trains on two cores, one sample of a pair on each.
+default_ranks() {
+    case "$preset" in
+    demo | demo_ci) ;;
+    *)
+        echo 1
+        return
+        ;;
+    esac
+    if nvidia-smi -L >/dev/null 2>&1; then
+        echo 1
+    else
+        "$PYTHON" -c 'import os; print(min(2, len(os.sched_getaffinity(0))))'
+    fi
+}
+if [ -z "$ranks" ] && [ "$num_started" -eq 1 ]; then
+    ranks="$(default_ranks)"
 fi
 
 # Seconds of the monotonic clock, which cannot be set, unlike that of `date` and SECONDS.
@@ -145,7 +182,7 @@ report "STARTING TIMING RUN AT $start_text"
 
 # forward SIGNAL: send a signal of this script to the run, once. The script then waits until the run
 # has closed its log.
-child=
+children=()
 was_signaled=0
 # shellcheck disable=SC2317  # The traps call it.
 forward() {
@@ -153,27 +190,57 @@ forward() {
     # Ctrl-C reaches every process of the terminal. The run gets SIGINT from here only if it has not
     # ended one second later, as it does when the signal was sent to this script alone.
     [ "$1" != INT ] || sleep 1
-    [ -z "$child" ] || kill -s "$1" "$child" 2>/dev/null || true
+    [ ${#children[@]} -eq 0 ] || kill -s "$1" "${children[@]}" 2>/dev/null || true
 }
 trap 'forward INT' INT
 trap 'forward TERM' TERM
 trap 'forward USR1' USR1
-# The shell makes background processes ignore SIGINT; this one must not.
-(
-    trap - INT TERM USR1
-    exec "$PYTHON" -m benchmark run --preset "$preset" --data-dir "$data_dir" \
-        --output-dir "$output_dir" ${passed[@]+"${passed[@]}"}
-) &
-child=$!
+
+# start_rank [NAME=VALUE]...: start a process of the run with these environment variables.
+start_rank() {
+    # The shell makes background processes ignore SIGINT; this one must not.
+    (
+        trap - INT TERM USR1
+        exec env "$@" "$PYTHON" -m benchmark run --preset "$preset" --data-dir "$data_dir" \
+            --output-dir "$output_dir" ${passed[@]+"${passed[@]}"}
+    ) &
+    children+=($!)
+}
+
+# wait_for PID: wait for a process, also across signals, and return its exit code.
+wait_for() {
+    local code status=0
+    wait "$1" || status=$?
+    # A signal interrupts `wait`, which then returns before the process has ended.
+    while [ "$was_signaled" -eq 1 ]; do
+        was_signaled=0
+        code=0
+        wait "$1" 2>/dev/null || code=$?
+        # 127: the status of the process is known already.
+        [ "$code" -eq 127 ] || status=$code
+    done
+    return "$status"
+}
+
+if [ "${ranks:-1}" -eq 1 ]; then
+    start_rank
+else
+    port="$("$PYTHON" -c \
+        'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
+    for ((index = 0; index < ranks; index++)); do
+        start_rank "RANK=$index" "LOCAL_RANK=$index" "WORLD_SIZE=$ranks" "LOCAL_WORLD_SIZE=$ranks" \
+            MASTER_ADDR=127.0.0.1 "MASTER_PORT=$port" "OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}"
+    done
+fi
+# The exit code of the first rank that failed of itself. The others then end with 76.
+lost_rank=76
 status=0
-wait "$child" || status=$?
-# A signal interrupts `wait`, which then returns before the run has ended.
-while [ "$was_signaled" -eq 1 ]; do
-    was_signaled=0
+for child in "${children[@]}"; do
     code=0
-    wait "$child" 2>/dev/null || code=$?
-    # 127: the status of the run is known already.
-    [ "$code" -eq 127 ] || status=$code
+    wait_for "$child" || code=$?
+    if [ "$status" -eq 0 ] || { [ "$status" -eq "$lost_rank" ] && [ "$code" -ne 0 ]; }; then
+        status=$code
+    fi
 done
 end=$(monotonic_seconds)
 report "ENDING TIMING RUN AT $(date '+%Y-%m-%d %r')"
@@ -191,7 +258,7 @@ if [ "$status" -eq 0 ] && [ "$rank" -eq 0 ] && [ -f "$output_dir/run.json" ]; th
 fi
 
 # The demos end with a structure to look at. Neither its time nor its outcome is part of the result.
-if [ "$status" -eq 0 ] && [ "$num_ranks" -eq 1 ] && is_finished && has_embedded_data "$preset"; then
+if [ "$status" -eq 0 ] && [ "$num_started" -eq 1 ] && is_finished && has_embedded_data "$preset"; then
     "$PYTHON" -m benchmark predict-validation "$output_dir" --data-dir "$data_dir" ||
         echo "run_and_time.sh: the structure of a validation chain could not be predicted (see" \
             "above); the result of the run is not affected" >&2

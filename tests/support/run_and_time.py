@@ -7,10 +7,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run_and_time(folder: Path, *, preset: str) -> tuple[list[str], dict[str, str]]:
+def run_and_time(folder: Path, *, preset: str, ranks: int = 1) -> tuple[list[str], dict[str, str]]:
     """Return the command of a run into folder/out, and the environment variables that it needs.
 
     preset: name of a preset of tests.support.tiny_benchmark.
+    ranks: number of processes that the script starts.
     """
     replace = (
         "import os, sys\n"
@@ -21,4 +22,5 @@ def run_and_time(folder: Path, *, preset: str) -> tuple[list[str], dict[str, str
     )
     (folder / "sitecustomize.py").write_text(replace)
     command = [str(ROOT / "run_and_time.sh"), "--preset", "demo", "--data-dir", "unused"]
-    return [*command, "--output-dir", str(folder / "out")], {"PYTHONPATH": str(folder)}
+    command += ["--output-dir", str(folder / "out"), "--ranks", str(ranks)]
+    return command, {"PYTHONPATH": str(folder)}

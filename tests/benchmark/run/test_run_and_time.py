@@ -21,9 +21,9 @@ def make_command(folder, name, text):
     return f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
-def run_script(folder, path, **variables):
+def run_script(folder, path=os.environ["PATH"], *, preset="tiny_target", ranks=1, **variables):
     """Run run_and_time.sh with the preset `tiny_target`, which ends after seconds."""
-    command, changes = run_and_time(folder, preset="tiny_target")
+    command, changes = run_and_time(folder, preset=preset, ranks=ranks)
     variables = {"PATH": path, "SUBMISSION_ORG": "me"} | changes | variables
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment(**variables)
@@ -49,7 +49,7 @@ def test_the_result_does_not_depend_on_the_wall_clock(tmp_path):
 
 @pytest.mark.parametrize("name", ["A, B", "two\nlines", 'a "name"'])
 def test_names_that_break_the_result_line_are_refused(tmp_path, name):
-    result = run_script(tmp_path, os.environ["PATH"], SUBMISSION_ORG=name)
+    result = run_script(tmp_path, SUBMISSION_ORG=name)
     assert result.returncode == 2
     assert "expected a name without commas, quotes and line ends" in result.stderr
     assert not (tmp_path / "out").exists()
@@ -85,3 +85,32 @@ def test_only_the_first_rank_reports(tmp_path):
     )
     assert result.returncode == 2
     assert "TIMING RUN" not in result.stdout and "RESULT" not in result.stdout
+
+
+def test_the_script_starts_several_ranks(tmp_path):
+    result = run_script(tmp_path, ranks=2)
+    assert result.returncode == 0, result.stderr
+    assert "training: 2 ranks = data 2 x dap 1" in result.stdout
+    assert result.stdout.count("STARTING TIMING RUN") == 1
+    assert result.stdout.count("RESULT,OPENFOLD_HPC") == 1
+
+
+def test_a_rank_that_fails_gives_the_exit_code(tmp_path):
+    """The second phase of `tiny_phases` needs two data ranks; the run is refused on three."""
+    result = run_script(tmp_path, preset="tiny_phases", ranks=3)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert "RESULT" not in result.stdout
+
+
+@pytest.mark.parametrize("ranks", ["0", "-1", "two", "1000", "1.5"])
+def test_a_number_of_ranks_that_is_none_is_refused(ranks):
+    command = [ROOT / "run_and_time.sh", "--ranks", ranks]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2
+    assert f"--ranks is {ranks}; expected a number of processes from 1 to 999" in result.stderr
+
+
+def test_a_launcher_and_ranks_are_refused(tmp_path):
+    result = run_script(tmp_path, ranks=2, RANK="0", WORLD_SIZE="2")
+    assert result.returncode == 2
+    assert "--ranks 2, but a launcher started 2 ranks; leave out --ranks" in result.stderr

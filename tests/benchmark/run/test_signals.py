@@ -49,8 +49,8 @@ def test_a_later_signal_ends_the_process(monkeypatch):
     assert request.is_raised and caught.value.exit_code == 143
 
 
-def start_script(folder, **variables):
-    command, changes = run_and_time(folder, preset="tiny_target")
+def start_script(folder, *, ranks=1, **variables):
+    command, changes = run_and_time(folder, preset="tiny_target", ranks=ranks)
     changes |= {"OMP_NUM_THREADS": "1", "SUBMISSION_ORG": "me"} | variables
     return subprocess.Popen(
         command,
@@ -101,14 +101,16 @@ def test_ctrl_c_while_modules_are_imported_has_exit_code_130(tmp_path):
     assert process.returncode == 130, text
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_the_group_during_training_is_one_request(tmp_path, number):
-    process = start_script(tmp_path, TINY_STEP_SECONDS="2")
+@pytest.mark.parametrize("is_group", [True, False], ids=["process group", "script alone"])
+def test_a_signal_during_training_is_one_request(tmp_path, number, ranks, is_group):
+    process = start_script(tmp_path, ranks=ranks, TINY_STEP_SECONDS="2")
     wait_for_line(process, "data: ")
     while not (tmp_path / "out" / "steps.jsonl").exists():
         assert process.poll() is None
         time.sleep(0.05)
-    os.killpg(process.pid, number)
+    (os.killpg if is_group else os.kill)(process.pid, number)
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 75, text
     assert "run stopped on request after step" in text and "run failed" not in text
