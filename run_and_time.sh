@@ -222,11 +222,28 @@ wait_for() {
     return "$status"
 }
 
+# free_ports: print a port that is free, as is the one after it, which a run uses too.
+free_ports() {
+    "$PYTHON" - <<'PYTHON'
+import socket
+
+while True:
+    with socket.socket() as first, socket.socket() as second:
+        first.bind(("127.0.0.1", 0))
+        port = first.getsockname()[1]
+        try:
+            second.bind(("127.0.0.1", port + 1))
+        except (OSError, OverflowError):
+            continue
+    print(port)
+    break
+PYTHON
+}
+
 if [ "${ranks:-1}" -eq 1 ]; then
     start_rank
 else
-    port="$("$PYTHON" -c \
-        'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
+    port="$(free_ports)"
     for ((index = 0; index < ranks; index++)); do
         start_rank "RANK=$index" "LOCAL_RANK=$index" "WORLD_SIZE=$ranks" "LOCAL_WORLD_SIZE=$ranks" \
             MASTER_ADDR=127.0.0.1 "MASTER_PORT=$port" "OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}"

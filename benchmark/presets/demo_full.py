@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from benchmark.presets import demo
+from benchmark.presets import demo_one_phase
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.losses.config import (
     ExperimentallyResolvedLossConfig,
@@ -27,7 +27,7 @@ from openfold_opt.train.phase_config import PhaseConfig
 
 def build() -> RunConfig:
     """Return four phases. docs/lab_log.md explains the values."""
-    config = demo.build()
+    config = demo_one_phase.build()
     heads = dataclasses.replace(config.model.auxiliary_heads, has_tm_score=True)
     phases = _phases_on_crops(config.data) + _phases_on_whole_chains(config.loss)
     return dataclasses.replace(

@@ -9,16 +9,23 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmark.command_line import BenchmarkError
 from benchmark.presets import build_preset, fit_preset
 from openfold_opt.train.config import RunConfig, config_fields
+from openfold_opt.train.phases import Phase, phases_of
 
 NONE = "none"
 BOOLEANS = {"true": True, "false": False}
+_FIELDS_OF_PHASES = {
+    "evaluation.every_steps": "evaluate_every_steps",
+    "parallel.dap_size": "dap_size",
+    "parallel.num_evaluation_ranks": "num_evaluation_ranks",
+}
+"""Fields of a run that have another name in a phase."""
 
 
 def add_set_option(parser: argparse.ArgumentParser) -> None:
@@ -57,8 +64,8 @@ def apply_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
 
     All settings are applied together, so fields that depend on each other may have any order.
 
-    Raises BenchmarkError for an unknown field, a field given twice, a value of another type, or
-    values that the configuration refuses.
+    Raises BenchmarkError for an unknown field, a field given twice, a value of another type, values
+    that the configuration refuses, or a field that a phase of the preset replaces.
     """
     values: dict[str, object] = {}
     for setting in settings:
@@ -69,9 +76,41 @@ def apply_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
             raise BenchmarkError(f"--set {path} is given twice; give it once")
         values[path] = _parse(text, _type_of(config, path), path=path)
     try:
-        return _replaced(config, values)
+        changed = _replaced(config, values)
+        changes = {
+            path: value for path, value in values.items() if value != _value_at(config, path)
+        }
+        _refuse_without_effect(changed, changes, values)
     except ValueError as error:
         raise BenchmarkError(f"--set {' '.join(settings)}: {error}") from error
+    return changed
+
+
+def _refuse_without_effect(
+    config: RunConfig, changes: Mapping[str, object], given: Collection[str]
+) -> None:
+    """Raise ValueError if a field keeps another value in a phase, unless that is given, too.
+
+    config: with the changed values. given: paths of all settings.
+    """
+    for phase in phases_of(config):
+        for path, value in changes.items():
+            if path.startswith("phases."):
+                continue
+            name, found = _field_of_phase(phase, path)
+            of_phase = f"phases.{phase.index}.{name}"
+            if found != value and of_phase not in given:
+                raise ValueError(
+                    f"{phase.title} has its own value, {found}; also set {of_phase}, or take a "
+                    "preset without phases"
+                )
+
+
+def _field_of_phase(phase: Phase, path: str) -> tuple[str, object]:
+    """Return the field of a phase that replaces a field of the run, and the value in the phase."""
+    if path == "evaluation.target_lddt_ca" and phase.is_last and phase.settings.end_lddt_ca:
+        return "end_lddt_ca", phase.settings.end_lddt_ca
+    return _FIELDS_OF_PHASES.get(path, path), _value_at(phase.config, path)
 
 
 def _replaced(config: Any, values: Mapping[str, object]) -> Any:
@@ -93,6 +132,13 @@ def _replaced(config: Any, values: Mapping[str, object]) -> Any:
     return dataclasses.replace(config, **changes)
 
 
+def _value_at(config: Any, path: str) -> object:
+    """Return the value of a field."""
+    for name in path.split("."):
+        config = config[int(name)] if isinstance(config, tuple) else getattr(config, name)
+    return config
+
+
 def _type_of(config: RunConfig, path: str) -> Any:
     """Return the annotation of a field."""
     known = [leaf.path for leaf in config_fields(config)]
@@ -103,11 +149,8 @@ def _type_of(config: RunConfig, path: str) -> Any:
         raise BenchmarkError(
             f"--set {path}: the configuration has no such field; {hint or 'see `rules --list`'}"
         )
-    *outer, name = path.split(".")
-    owner: Any = config
-    for outer_name in outer:
-        owner = owner[int(outer_name)] if isinstance(owner, tuple) else getattr(owner, outer_name)
-    return typing.get_type_hints(type(owner))[name]
+    owner, _, name = path.rpartition(".")
+    return typing.get_type_hints(type(_value_at(config, owner) if owner else config))[name]
 
 
 def _parse(text: str, annotation: Any, *, path: str) -> Any:

@@ -19,6 +19,7 @@ PLAY = {
     "demo",
     "demo_ci",
     "demo_full",
+    "demo_one_phase",
     "middle",
     "own_data",
     "real_smoke",

@@ -42,10 +42,19 @@ def chain_ids(synthetic) -> list[str]:
 
 @pytest.fixture(scope="module")
 def run_dir(synthetic, chain_ids, tmp_path_factory) -> Path:
-    """The output directory of a short run of the preset `demo`."""
+    """The output directory of a short run of the preset `demo_one_phase`."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     settings = (*SETTINGS, f"selection.validation_chain_ids={','.join(chain_ids)}")
-    command = [sys.executable, "-m", "benchmark", "run", "--preset", "demo", "--seed", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmark",
+        "run",
+        "--preset",
+        "demo_one_phase",
+        "--seed",
+        "1",
+    ]
     command += ["--data-dir", str(synthetic.shards), "--output-dir", str(folder)]
     command += [word for setting in settings for word in ("--set", setting)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)

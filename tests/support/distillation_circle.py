@@ -40,7 +40,7 @@ class Circle:
     """Sizes of the circle, and its folder."""
 
     out: Path
-    preset: str = "demo"
+    preset: str = "demo_one_phase"
     num_chains: int = 420
     num_held_back: int = 20
     steps: int = 1200

@@ -12,10 +12,10 @@ from tests.train.test_dataset_split import entry, index_of
 
 TEXT = """
 import dataclasses
-from benchmark.presets import demo
+from benchmark.presets import demo_one_phase
 
 def build():
-    return dataclasses.replace(demo.build(), max_steps=7)
+    return dataclasses.replace(demo_one_phase.build(), max_steps=7)
 """
 
 

@@ -90,8 +90,8 @@ def test_remaining_phases(phases, tmp_path):
 
 
 def test_preset_without_phases_is_refused(capsys):
-    assert main(["phases", "--preset", "demo"]) == 2
-    assert "preset demo has no phases" in capsys.readouterr().err
+    assert main(["phases", "--preset", "demo_one_phase"]) == 2
+    assert "preset demo_one_phase has no phases" in capsys.readouterr().err
 
 
 def test_preflight_checks_the_ranks_of_every_phase(tmp_path):

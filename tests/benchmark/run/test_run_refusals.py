@@ -85,12 +85,12 @@ def test_ranks_that_cannot_make_the_global_batch(refused, monkeypatch):
 
 
 def test_an_accumulation_that_does_not_make_the_global_batch(refused):
-    message = refused("demo", "--set", "accumulation=4")
+    message = refused("demo_one_phase", "--set", "accumulation=4")
     assert (
         "--set accumulation=4: it follows from global_batch_size=2 and the ranks, and is 1; set "
         "global_batch_size" in message
     )
-    assert "data_prep convert" in refused("demo", "--set", "accumulation=1")
+    assert "data_prep convert" in refused("demo_one_phase", "--set", "accumulation=1")
 
 
 def test_missing_data_directory(refused):

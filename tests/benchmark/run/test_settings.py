@@ -12,12 +12,13 @@ from benchmark.run.settings import apply_settings
 from benchmark.submission.provenance import check_settings
 from benchmark.submission.submitted_run import find_runs
 from openfold_opt.train.config import config_fields
+from openfold_opt.train.phases import phases_of
 from tests.support.demo_logs import write_demo_log, write_record
 
 
 @pytest.fixture(scope="module")
 def demo():
-    return build_preset("demo")
+    return build_preset("demo_one_phase")
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -84,6 +85,31 @@ def test_fields_that_depend_on_each_other_come_in_any_order(demo):
     for order in (settings, settings[::-1]):
         config = apply_settings(demo, order)
         assert (config.local_batch_size, config.global_batch_size) == (4, 8)
+
+
+@pytest.mark.parametrize(
+    ("setting", "phase", "other"),
+    [
+        ("schedule.base_learning_rate=1e-3", "short_crops", "phases.0.schedule.base_learning_rate"),
+        ("data.max_templates=0", "short_crops", "phases.0.data.max_templates"),
+        ("loss.plddt.weight=0.5", "violations", "phases.3.loss.plddt.weight"),
+        ("evaluation.target_lddt_ca=0.5", "violations", "phases.3.end_lddt_ca"),
+    ],
+)
+def test_a_field_that_a_phase_replaces_is_refused(setting, phase, other):
+    with pytest.raises(BenchmarkError, match=f"phase {phase} .* also set {other}, or take"):
+        apply_settings(build_preset("demo"), [setting])
+
+
+def test_a_field_that_is_set_for_its_phases_too_is_taken():
+    settings = ["data.max_templates=0", "phases.0.data.max_templates=0"]
+    config = apply_settings(build_preset("demo"), [*settings, "phases.1.data.max_templates=1"])
+    assert [phase.config.data.max_templates for phase in phases_of(config)] == [0, 1, 0, 0]
+
+
+def test_a_field_that_no_phase_replaces_is_taken():
+    config = apply_settings(build_preset("demo"), ["model.c_m=64", "max_steps=9"])
+    assert config.model.c_m == 64 and config.max_steps == 9
 
 
 def test_any_setting_makes_a_run_open():
