@@ -8,17 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 Formula = Callable[..., int]
 """Function of the arguments of a fused operator."""
-
-_SEQUENCE_BLOCKS = {torch.bfloat16: 128, torch.float32: 32}
-"""Sequences per block in the gradient of a side of the outer product mean.
-
-Each block recomputes the products.
-"""
 
 
 def _attention(num_products: int) -> Callable[..., int]:
@@ -42,13 +35,6 @@ def _outer_products(a: Tensor, b: Tensor) -> int:
 
 def _projection(z: Tensor, c: int) -> int:
     return 2 * z.numel() * c * c
-
-
-def _side_gradient(g: Tensor, other: Tensor) -> int:
-    batch, num_i, num_j, _ = g.shape
-    num_seq, c = other.shape[1], other.shape[-1]
-    blocks = -(-num_seq // _SEQUENCE_BLOCKS[other.dtype])
-    return blocks * _projection(g, c) + 2 * batch * num_seq * num_i * num_j * c * c
 
 
 def _global_attention(num_products: int) -> Callable[..., int]:
@@ -94,14 +80,12 @@ GLOBAL_ATTENTION: dict[str, Formula] = {
 TRANSITION: dict[str, Formula] = {
     "transition_forward": lambda x, nw, nb, weight_1, *_: _transition(2)(x, weight_1),
     "transition_row_gradient": lambda dy, x, nw, nb, weight_1, *_: _transition(3)(x, weight_1),
-    "transition_weight_gradient": lambda dy, x, nw, nb, weight_1, *_: _transition(4)(x, weight_1),
 }
 
 OUTER_PRODUCT_MEAN: dict[str, Formula] = {
     "outer_product_mean_forward": lambda z, a, b, *_: (
         _outer_products(a, b) + _projection(z, a.shape[-1])
     ),
-    "outer_product_mean_side_gradient": lambda g, other, *_: _side_gradient(g, other),
     "outer_product_mean_weight_gradient": lambda g, a, b: (
         _outer_products(a, b) + _projection(g, a.shape[-1])
     ),

@@ -3,6 +3,8 @@
 Each program adds the parts of some elements in a fixed order.
 """
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
@@ -17,13 +19,10 @@ MAX_BLOCK_PARTS = 128
 
 @triton.jit
 def _sum_kernel(
-    partial_ptr,  # [parts, rows, columns] contiguous
-    out_ptr,  # out: [rows, columns] with strides
+    partial_ptr,  # [parts, elements] contiguous
+    out_ptr,  # out: [elements]
     num_parts,
     num_elements,
-    columns,
-    row_stride,
-    column_stride,
     BLOCK_PARTS: tl.constexpr,
     BLOCK_ELEMENTS: tl.constexpr,
 ):
@@ -36,29 +35,35 @@ def _sum_kernel(
         inside = (parts < num_parts)[:, None] & is_element[None, :]
         total += tl.load(partial_ptr + offsets, mask=inside, other=0.0)
     result = tl.sum(total, axis=0)
-    out = out_ptr + (elements // columns) * row_stride + (elements % columns) * column_stride
-    tl.store(out, result.to(out_ptr.dtype.element_ty), mask=is_element)
+    tl.store(out_ptr + elements, result.to(out_ptr.dtype.element_ty), mask=is_element)
 
 
-def sum_partials(partial: Tensor, dtype: torch.dtype, *, is_transposed: bool = False) -> Tensor:
-    """Return the sum over the first dim of partial [parts, ...] float32, contiguous, in a dtype.
+def sum_partials(partial: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the sum over the first dim of partial [parts, ...], contiguous, in a dtype.
 
-    is_transposed: partial is [parts, rows, columns], and the result [columns, rows].
+    The sum is computed in float32.
     """
     # Autograd takes over a gradient only if nothing else refers to the tensor, as the machinery of
     # operators may do. A view is a new tensor.
-    return partial_sums_forward(partial, dtype, is_transposed).detach()
+    return partial_sums_forward(partial, dtype).detach()
+
+
+def sum_parts(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Return the sum of tensors in a dtype; a single tensor is not copied if it has the dtype."""
+    return parts[0].to(dtype) if len(parts) == 1 else sum_partials(torch.stack(parts), dtype)
+
+
+def join_parts(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Return the tensors next to each other; a single tensor is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 @fused_op
-def partial_sums_forward(partial: Tensor, dtype: torch.dtype, is_transposed: bool) -> Tensor:
+def partial_sums_forward(partial: Tensor, dtype: torch.dtype) -> Tensor:
     """Return the result of sum_partials."""
     num_parts, *shape = partial.shape
-    columns = shape[-1]
     num_elements = partial[0].numel()
-    shape = shape[::-1] if is_transposed else shape
     out = torch.empty(shape, dtype=dtype, device=partial.device)
-    strides = (1, num_elements // max(columns, 1)) if is_transposed else (columns, 1)
     block_parts = min(MAX_BLOCK_PARTS, next_power_of_2(num_parts))
     block_elements = ELEMENTS_PER_BLOCK // block_parts
     launch(
@@ -66,7 +71,8 @@ def partial_sums_forward(partial: Tensor, dtype: torch.dtype, is_transposed: boo
         (divide_up(num_elements, block_elements),),
         partial,
         out,
-        *(num_parts, num_elements, columns, *strides),
+        num_parts,
+        num_elements,
         BLOCK_PARTS=block_parts,
         BLOCK_ELEMENTS=block_elements,
         num_warps=4,

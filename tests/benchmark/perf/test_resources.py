@@ -31,13 +31,19 @@ def test_no_kernel_spills_in_bf16(compiled):
     assert [kernel for kernel in compiled if kernel["spills"] or kernel["stack_bytes"]] == []
 
 
-def test_attention_uses_matrix_instructions_of_a_warpgroup(compiled):
-    kernels = [kernel for kernel in compiled if kernel["kernel"].startswith("attention.")]
-    assert {kernel["kernel"].rpartition(".")[2] for kernel in kernels} == {
-        "forward_kernel",
-        "input_gradient_kernel",
-        "bias_gradient_kernel",
-    }
+@pytest.mark.parametrize(
+    ("operation", "kernels_of_operation"),
+    [
+        ("attention", {"forward_kernel", "input_gradient_kernel", "bias_gradient_kernel"}),
+        ("outer_product_mean", {"forward_kernel", "weight_gradient_kernel"}),
+        ("transition", {"forward_kernel", "row_gradient_kernel"}),
+    ],
+)
+def test_products_use_only_matrix_instructions_of_a_warpgroup(
+    compiled, operation, kernels_of_operation
+):
+    kernels = [kernel for kernel in compiled if kernel["kernel"].startswith(f"{operation}.")]
+    assert {kernel["kernel"].rpartition(".")[2] for kernel in kernels} == kernels_of_operation
     assert [kernel for kernel in kernels if kernel["mma"] or not kernel["wgmma"]] == []
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from openfold_opt.kernels.interface import LinearWeights
 from openfold_opt.kernels.reference.outer_product_mean import outer_product_mean as reference
+from openfold_opt.kernels.triton.outer_product_mean import outer_product_mean as operation
 from openfold_opt.kernels.triton.outer_product_mean.outer_product_mean import (
     outer_product_mean,
 )
@@ -38,6 +39,16 @@ def test_values_and_gradients(sizes):
     )
 
 
+@pytest.mark.parametrize("sizes", [(2, 5, 7, 4, 5, 7), (1, 20, 18, 9, 8, 16)])
+def test_gradients_of_the_sides_in_parts(sizes, monkeypatch):
+    batch, _, num_i, num_j, c, _ = sizes
+    monkeypatch.setattr(operation, "MAX_PRODUCT_ELEMENTS", 4 * num_j * c * c)
+    norm = random(batch, num_i, num_j, 1, seed=5).abs() + 0.5
+    assert_same(
+        call(outer_product_mean, norm), call(reference, norm), leaves(*sizes), tolerance=5e-5
+    )
+
+
 def test_parts_of_one_projection():
     norm = random(1, 4, 4, 1, seed=5).abs() + 0.5
     z, ab, _, _, bias = leaves(1, 6, 4, 4, 6, 5)
@@ -50,7 +61,9 @@ def test_parts_of_one_projection():
 
 
 @pytest.mark.parametrize("sizes", [(1, 33, 9, 7, 16, 12), (1, 130, 3, 5, 16, 12)])
-def test_bfloat16(sizes):
+@pytest.mark.parametrize("elements", [operation.MAX_PRODUCT_ELEMENTS, 1])
+def test_bfloat16(sizes, elements, monkeypatch):
+    monkeypatch.setattr(operation, "MAX_PRODUCT_ELEMENTS", elements)
     batch, _, num_i, num_j, _, _ = sizes
     norm = random(batch, num_i, num_j, 1, seed=5).abs() + 0.5
 

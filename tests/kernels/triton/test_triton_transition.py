@@ -5,6 +5,7 @@ import torch
 
 from openfold_opt.kernels.interface import LinearWeights, NormWeights
 from openfold_opt.kernels.reference.transition import transition as reference
+from openfold_opt.kernels.triton.transition import transition as operation
 from openfold_opt.kernels.triton.transition.transition import transition
 from tests.support.kernel_agreement import assert_bfloat16_rule, assert_same, random
 
@@ -34,8 +35,9 @@ def test_values_and_gradients(shape, hidden):
     assert_same(call(transition), call(reference), leaves(shape, hidden))
 
 
-def test_more_rows_than_programs_for_a_chunk_of_the_weights():
-    assert_same(call(transition), call(reference), leaves((64 * 17 + 3, 4), 5), tolerance=1e-4)
+def test_rows_in_parts(monkeypatch):
+    monkeypatch.setattr(operation, "MAX_HIDDEN_ELEMENTS", 20 * 70 + 69)
+    assert_same(call(transition), call(reference), leaves((3, 17, 6), 70))
 
 
 def test_strided_input():
@@ -46,10 +48,18 @@ def test_strided_input():
     assert_same(call(transition, view), call(reference, view), leaves((4, 3, 8), 16))
 
 
-def test_bfloat16():
-    def low(x, nw, nb, w1, b1, w2, b2):
-        y = torch.nn.functional.layer_norm(x.float(), nw.shape, nw, nb, 1e-5).to(x.dtype)
-        hidden = torch.relu(y @ w1.to(x.dtype).t() + b1.to(x.dtype))
-        return x + (hidden @ w2.to(x.dtype).t() + b2.to(x.dtype))
+@pytest.mark.parametrize(("shape", "hidden"), [((40, 32), 64), ((70, 130), 50), ((3, 129), 512)])
+def test_bfloat16(shape, hidden):
+    assert_bfloat16_rule(call(transition), low, leaves(shape, hidden), (True, *(False,) * 6))
 
-    assert_bfloat16_rule(call(transition), low, leaves((40, 32), 64), (True, *(False,) * 6))
+
+def test_bfloat16_in_parts(monkeypatch):
+    monkeypatch.setattr(operation, "MAX_HIDDEN_ELEMENTS", 16 * 64)
+    assert_bfloat16_rule(call(transition), low, leaves((50, 32), 64), (True, *(False,) * 6))
+
+
+def low(x, nw, nb, w1, b1, w2, b2):
+    """Compute the transition with PyTorch, as a model in bfloat16 does."""
+    y = torch.nn.functional.layer_norm(x.float(), nw.shape, nw, nb, 1e-5).to(x.dtype)
+    hidden = torch.relu(y @ w1.to(x.dtype).t() + b1.to(x.dtype))
+    return x + (hidden @ w2.to(x.dtype).t() + b2.to(x.dtype))

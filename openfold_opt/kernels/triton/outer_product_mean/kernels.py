@@ -4,13 +4,11 @@ A program works on a tile of residues i times a tile of residues j, for a few ch
 time (SHARE_C). The outer products o[i, j, c, d] = sum over s of a[s, i, c] b[s, j, d] of these
 channels stay in registers and are multiplied by their part of the projection W[z, (c, d)].
 
-Backward, with g = dz / norm: do[i, j, c, d] = sum over z of g[i, j, z] W[z, (c, d)] is computed
-tile by tile in the same way, and
+Backward, with g = dz / norm, the weight gradient is computed in the same way:
 
-    da[s, i, c] = sum over j, d of do b[s, j, d],   db[s, j, d] = sum over i, c of do a[s, i, c],
     dW = sum over i, j of g o.
 
-db is da with the two sides exchanged. One kernel computes both; strides select the side.
+The gradients of a and b are matrix products (outer_product_mean.py).
 """
 
 import triton
@@ -92,8 +90,6 @@ def weight_tile(
     outputs,
     first_c,
     num_outputs,
-    stride_c,
-    stride_d,
     C: tl.constexpr,
     BLOCK_C: tl.constexpr,
     SHARE_C: tl.constexpr,
@@ -103,9 +99,7 @@ def weight_tile(
     c, d = first_c + pairs // BLOCK_C, pairs % BLOCK_C
     inside = (outputs < num_outputs)[:, None] & ((c < C) & (d < C))[None, :]
     return tl.load(
-        weight_ptr + outputs[:, None] * (C * C) + (c * stride_c + d * stride_d)[None, :],
-        mask=inside,
-        other=0.0,
+        weight_ptr + outputs[:, None] * (C * C) + (c * C + d)[None, :], mask=inside, other=0.0
     )
 
 
@@ -170,7 +164,7 @@ def forward_kernel(
             BLOCK_S,
             PRECISION,
         )
-        weight = weight_tile(weight_ptr, outputs, first_c, c_z, C, 1, C, BLOCK_C, SHARE_C)
+        weight = weight_tile(weight_ptr, outputs, first_c, c_z, C, BLOCK_C, SHARE_C)
         result += tl.dot(o.to(weight.dtype), tl.trans(weight), input_precision=PRECISION)
     pairs = tl.arange(0, BLOCK_I * BLOCK_J)
     i, j = first_i + pairs // BLOCK_J, first_j + pairs % BLOCK_J
@@ -183,87 +177,6 @@ def forward_kernel(
     z = tl.load(z_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
     out = z + (result + bias[None, :]) / norm[:, None]
     tl.store(out_ptr + offsets, out.to(out_ptr.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def side_gradient_kernel(
-    g_ptr,  # [batch, N_i, N_j, c_z] with strides of i and j; the gradient is that of side i
-    other_ptr,  # [batch, N_seq, N_j, c] with strides: the other side
-    weight_ptr,  # [c_z, c * c] with strides of the channels of this side and the other side
-    gradient_ptr,  # out: [batch, N_seq, N_i, c] contiguous
-    num_seq,
-    num_i,
-    num_j,
-    c_z,
-    g_batch,  # strides, down to stride_d
-    g_i,
-    g_j,
-    other_batch,
-    other_seq,
-    other_res,
-    stride_c,
-    stride_d,
-    C: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    SHARE_C: tl.constexpr,
-    BLOCK_I: tl.constexpr,
-    BLOCK_J: tl.constexpr,
-    BLOCK_S: tl.constexpr,
-    BLOCK_Z: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute the gradient of one side for a tile of residues, a few channels, some sequences."""
-    num_parts = tl.cdiv(C, SHARE_C)
-    first_i, first_c = (
-        (tl.program_id(0) // num_parts) * BLOCK_I,
-        (tl.program_id(0) % num_parts) * SHARE_C,
-    )
-    sequences = tl.program_id(1) * BLOCK_S + tl.arange(0, BLOCK_S)
-    batch = tl.program_id(2).to(tl.int64)
-    pairs = tl.arange(0, BLOCK_I * BLOCK_J)
-    i = first_i + pairs // BLOCK_J
-    right = tl.arange(0, BLOCK_J * BLOCK_C)
-    gradient = tl.zeros([BLOCK_I * SHARE_C, BLOCK_S], dtype=tl.float32)
-    for first_j in range(0, num_j, BLOCK_J):
-        j = first_j + pairs % BLOCK_J
-        do = tl.zeros([BLOCK_I * BLOCK_J, SHARE_C * BLOCK_C], dtype=tl.float32)
-        for first_z in range(0, c_z, BLOCK_Z):
-            outputs = first_z + tl.arange(0, BLOCK_Z)
-            inside = ((i < num_i) & (j < num_j))[:, None] & (outputs < c_z)[None, :]
-            g = tl.load(
-                g_ptr
-                + batch * g_batch
-                + (i.to(tl.int64) * g_i + j * g_j)[:, None]
-                + outputs[None, :],
-                mask=inside,
-                other=0.0,
-            )
-            weight = weight_tile(
-                weight_ptr, outputs, first_c, c_z, stride_c, stride_d, C, BLOCK_C, SHARE_C
-            )
-            do += tl.dot(g, weight, input_precision=PRECISION)
-        do = tl.permute(tl.reshape(do, [BLOCK_I, BLOCK_J, SHARE_C, BLOCK_C]), [0, 2, 1, 3])
-        do = tl.reshape(do, [BLOCK_I * SHARE_C, BLOCK_J * BLOCK_C])
-        other = side_tile(
-            other_ptr + batch * other_batch,
-            sequences,
-            first_j + right // BLOCK_C,
-            right % BLOCK_C,
-            num_seq,
-            num_j,
-            C,
-            other_seq,
-            other_res,
-        )
-        gradient += tl.dot(do.to(other.dtype), tl.trans(other), input_precision=PRECISION)
-    left = tl.arange(0, BLOCK_I * SHARE_C)
-    residue, channel = first_i + left // SHARE_C, first_c + left % SHARE_C
-    inside = ((residue < num_i) & (channel < C))[:, None] & (sequences < num_seq)[None, :]
-    start = batch * num_seq * num_i * C
-    offsets = (
-        start + (sequences.to(tl.int64) * num_i * C)[None, :] + (residue * C + channel)[:, None]
-    )
-    tl.store(gradient_ptr + offsets, gradient.to(gradient_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit

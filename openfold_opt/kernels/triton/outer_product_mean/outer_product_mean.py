@@ -14,16 +14,17 @@ from openfold_opt.kernels.triton.launching import (
 )
 from openfold_opt.kernels.triton.outer_product_mean.kernels import (
     forward_kernel,
-    side_gradient_kernel,
     weight_gradient_kernel,
 )
-from openfold_opt.kernels.triton.partial_sums import sum_partials
+from openfold_opt.kernels.triton.partial_sums import join_parts, sum_partials, sum_parts
 from openfold_opt.kernels.triton.scaled_gradient import (
     outer_product_mean_scaled_gradient,
 )
 
 MAX_SPLITS = 16
 """Largest number of programs that share the sum over residue pairs of a weight gradient tile."""
+MAX_PRODUCT_ELEMENTS = 2**26
+"""Largest number of elements of the gradient of the outer products that are in memory at a time."""
 
 
 def _constants(a: Tensor, c_z: int) -> Options:
@@ -66,35 +67,6 @@ def outer_product_mean_forward(
 
 
 @fused_op
-def outer_product_mean_side_gradient(
-    g: Tensor, other: Tensor, weight: Tensor, is_first: bool
-) -> Tensor:
-    """Return the gradient of one side [batch, N_seq, N, c], in the dtype of the other side.
-
-    g: [batch, N_i, N_j, c_z] contiguous.
-    is_first: the gradient is that of a, and `other` is b; else that of b, and `other` is a.
-    """
-    batch, num_i, num_j, c_z = g.shape
-    g_strides = g.stride()
-    c = other.shape[-1]
-    channel_strides = (c, 1) if is_first else (1, c)
-    if not is_first:
-        num_i, num_j = num_j, num_i
-        g_strides = (g_strides[0], g_strides[2], g_strides[1])
-    num_seq = other.shape[1]
-    constants = _constants(other, c_z)
-    # Every block of sequences computes the gradient of the outer products again, so there are few.
-    if other.dtype != torch.float32:
-        constants["BLOCK_S"] = max(16, min(128, next_power_of_2(num_seq)))
-    gradient = torch.empty(batch, num_seq, num_i, c, dtype=other.dtype, device=other.device)
-    tiles = divide_up(num_i, constants["BLOCK_I"]) * divide_up(c, constants["SHARE_C"])
-    grid = (tiles, divide_up(num_seq, constants["BLOCK_S"]), batch)
-    sizes = (num_seq, num_i, num_j, c_z, *g_strides[:3], *other.stride()[:3], *channel_strides)
-    launch(side_gradient_kernel, grid, g, other, weight, gradient, *sizes, **constants)
-    return gradient
-
-
-@fused_op
 def outer_product_mean_weight_gradient(g: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Return partial sums [splits, c_z, c * c] float32 of the weight gradient."""
     batch, num_i, num_j, c_z = g.shape
@@ -122,15 +94,53 @@ class _OuterProductMean(torch.autograd.Function):
         a, b, weight, norm = ctx.saved_tensors
         g, partial = outer_product_mean_scaled_gradient(dz.contiguous(), norm, a.dtype)
         dbias = sum_partials(partial, ctx.dtypes[1])
-        da = outer_product_mean_side_gradient(g, b, weight, True)
-        db = outer_product_mean_side_gradient(g, a, weight, False)
+        da, db = _side_gradients(g, a, b, weight)
         dweight = sum_partials(outer_product_mean_weight_gradient(g, a, b), ctx.dtypes[0])
         return dz, da, db, dweight, dbias, None
+
+
+def _side_gradients(g: Tensor, a: Tensor, b: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradients of a and b, with strides, in the dtype of a.
+
+    g: [batch, N_i, N_j, c_z] in the dtype of a.
+    """
+    num_i = max(1, MAX_PRODUCT_ELEMENTS // (g.shape[2] * weight.shape[1]))
+    gradients = []
+    for g_k, a_k, b_k in zip(g, a, b, strict=True):
+        columns = zip(g_k.split(num_i), a_k.split(num_i, dim=1), strict=True)
+        parts = [_part_of_side_gradients(*column, b_k, weight) for column in columns]
+        da, db = zip(*parts, strict=True)
+        gradients.append((join_parts(da, dim=1), sum_parts(db, a.dtype)))
+    da, db = ([side[None] for side in sides] for sides in zip(*gradients, strict=True))
+    return join_parts(da), join_parts(db)
+
+
+def _part_of_side_gradients(
+    g: Tensor, a: Tensor, b: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the gradient of a for some residues i, and their part of the gradient of b.
+
+    Every product is computed once, by cuBLAS. The gradient of the outer products is a matrix: its
+    rows are residues i and channels c, its columns are channels d and residues j.
+
+    g: [N_i, N_j, c_z]; a: [N_seq, N_i, c]; b: [N_seq, N_j, c].
+    """
+    num_seq, num_i, c = a.shape
+    num_j = b.shape[1]
+    d_products = torch.bmm(weight.t().expand(num_i, -1, -1), g.transpose(1, 2))
+    d_products = d_products.view(num_i * c, c * num_j)
+    right = b.transpose(1, 2).reshape(num_seq, c * num_j)
+    da = (right @ d_products.t()).view(num_seq, num_i, c)
+    db = (a.reshape(num_seq, num_i * c) @ d_products).view(num_seq, c, num_j)
+    return da, db.transpose(1, 2)
 
 
 def outer_product_mean(
     z: Tensor, sides: tuple[Tensor, Tensor], projection: LinearWeights, norm: Tensor
 ) -> Tensor:
-    """Compute kernels.reference.outer_product_mean with one launch forward and six backward."""
+    """Compute kernels.reference.outer_product_mean with one launch forward.
+
+    The backward pass makes two launches, three matrix products, copies of the sides, and two sums.
+    """
     a, b = (x if x.stride(-1) == 1 else x.contiguous() for x in sides)
     return _OuterProductMean.apply(z.contiguous(), a, b, *projection, norm.contiguous())

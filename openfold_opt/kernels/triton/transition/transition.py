@@ -13,37 +13,45 @@ from openfold_opt.kernels.triton.launching import (
     launch,
     next_power_of_2,
 )
-from openfold_opt.kernels.triton.partial_sums import sum_partials
+from openfold_opt.kernels.triton.partial_sums import join_parts, sum_partials, sum_parts
 from openfold_opt.kernels.triton.transition.kernels import (
     forward_kernel,
     row_gradient_kernel,
-    weight_gradient_kernel,
 )
 
-MAX_SPLITS = 16
-"""Largest number of programs that sum one chunk of the weight gradients over the rows."""
+MAX_HIDDEN_ELEMENTS = 2**26
+"""Largest number of elements of the hidden layer in memory in the backward pass.
+
+More rows are processed in parts. The hidden layer and its gradient are in memory at the same time.
+"""
+NORM_ELEMENTS = 4096
+"""Elements of the rows that a program of the backward pass normalizes at a time."""
 
 
-def _constants(x: Tensor, num_hidden: int, *, is_backward: bool) -> Options:
+def _constants(x: Tensor, num_hidden: int) -> Options:
     c = x.shape[-1]
     is_wide = c > 128
-    block_rows = 32 if is_wide and is_backward else 64
-    if is_backward and x.dtype == torch.float32:
-        # The backward kernels keep tiles of rows in shared memory; float32 needs twice the bytes.
-        block_rows //= 2
     return {
         "C": c,
         "BLOCK_C": max(MIN_DOT_SIZE, next_power_of_2(c)),
-        "BLOCK_ROWS": block_rows,
+        "BLOCK_ROWS": 64,
         # For wide rows, only small chunks of the weights fit into shared memory, double-buffered.
-        "BLOCK_HIDDEN": max(
-            MIN_DOT_SIZE,
-            min(32 if is_wide or (is_backward and c > 64) else 64, next_power_of_2(num_hidden)),
-        ),
+        "BLOCK_HIDDEN": max(MIN_DOT_SIZE, min(32 if is_wide else 64, next_power_of_2(num_hidden))),
         "PRECISION": dot_precision(x.dtype),
         "num_warps": 8 if c > 64 else 4,
         "num_stages": 2,
     }
+
+
+def _backward_constants(x: Tensor, num_hidden: int) -> Options:
+    constants = _constants(x, num_hidden)
+    if x.dtype == torch.float32:
+        # Tiles of rows are in shared memory; float32 needs twice the bytes.
+        constants["BLOCK_ROWS"] = 32
+        if x.shape[-1] > 64:
+            constants["BLOCK_HIDDEN"] = min(32, constants["BLOCK_HIDDEN"])
+    norm_rows = max(1, NORM_ELEMENTS // constants["BLOCK_C"])
+    return constants | {"NORM_ROWS": min(constants["BLOCK_ROWS"], norm_rows)}
 
 
 @fused_op
@@ -62,7 +70,7 @@ def transition_forward(
     x: [rows, c] contiguous; weight_1 and weight_2 have its dtype.
     """
     y = torch.empty_like(x)
-    constants = _constants(x, weight_1.shape[0], is_backward=False)
+    constants = _constants(x, weight_1.shape[0])
     tensors = (x, norm_weight, norm_bias, weight_1, bias_1, weight_2, bias_2, y)
     grid = (divide_up(x.shape[0], constants["BLOCK_ROWS"]),)
     launch(forward_kernel, grid, *tensors, x.shape[0], weight_1.shape[0], eps, **constants)
@@ -79,59 +87,28 @@ def transition_row_gradient(
     bias_1: Tensor,
     weight_2: Tensor,
     eps: float,
-) -> tuple[Tensor, Tensor]:
-    """Compute the gradients of x, norm weight, norm bias and bias_2.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Compute the gradients of x, of the biases and of the normalization.
 
     Returns:
-        dx [rows, c]; partial sums [programs, 3, c] float32 for norm weight, norm bias and bias_2.
+        dx [rows, c]; the factors of the weight gradients in the dtype of x: normalized input
+        [rows, c], hidden layer and its gradient [rows, num_hidden]; partial sums
+        [programs, num_hidden + 3 * c] float32 for bias_1, norm weight, norm bias and bias_2.
     """
-    dx = torch.empty_like(x)
-    constants = _constants(x, weight_1.shape[0], is_backward=True)
-    grid = (divide_up(x.shape[0], constants["BLOCK_ROWS"]),)
-    partial = torch.empty(*grid, 3, x.shape[1], dtype=torch.float32, device=x.device)
-    tensors = (dy, x, norm_weight, norm_bias, weight_1, bias_1, weight_2, dx, partial)
-    launch(row_gradient_kernel, grid, *tensors, x.shape[0], weight_1.shape[0], eps, **constants)
-    return dx, partial
-
-
-@fused_op
-def transition_weight_gradient(
-    dy: Tensor,
-    x: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    weight_1: Tensor,
-    bias_1: Tensor,
-    weight_2: Tensor,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the gradients of weight_1, weight_2 and bias_1.
-
-    Returns:
-        Partial sums, float32: of weight_1 and of transposed weight_2 [splits, num_hidden, c], of
-        bias_1 [splits, num_hidden].
-    """
+    num_rows, c = x.shape
     num_hidden = weight_1.shape[0]
-    constants = _constants(x, num_hidden, is_backward=True)
-    splits = max(1, min(MAX_SPLITS, divide_up(x.shape[0], constants["BLOCK_ROWS"])))
-    dweight_1 = torch.empty(splits, *weight_1.shape, dtype=torch.float32, device=x.device)
-    dweight_2 = torch.empty_like(dweight_1)
-    dbias_1 = torch.empty(splits, num_hidden, dtype=torch.float32, device=x.device)
-    tensors = (
-        dy,
-        x,
-        norm_weight,
-        norm_bias,
-        weight_1,
-        bias_1,
-        weight_2,
-        dweight_1,
-        dweight_2,
-        dbias_1,
+    dx, u = torch.empty_like(x), torch.empty_like(x)
+    h = torch.empty(num_rows, num_hidden, dtype=x.dtype, device=x.device)
+    dh = torch.empty_like(h)
+    constants = _backward_constants(x, num_hidden)
+    grid = (divide_up(num_rows, constants["BLOCK_ROWS"]),)
+    partial = torch.empty(*grid, num_hidden + 3 * c, dtype=torch.float32, device=x.device)
+    weights = (norm_weight, norm_bias, weight_1, bias_1, weight_2)
+    results = (u, h, dh, dx, partial)
+    launch(
+        row_gradient_kernel, grid, dy, x, *weights, *results, num_rows, num_hidden, eps, **constants
     )
-    grid = (divide_up(num_hidden, constants["BLOCK_HIDDEN"]), splits)
-    launch(weight_gradient_kernel, grid, *tensors, x.shape[0], num_hidden, eps, **constants)
-    return dweight_1, dweight_2, dbias_1
+    return dx, u, h, dh, partial
 
 
 class _Transition(torch.autograd.Function):
@@ -144,20 +121,26 @@ class _Transition(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, dy):
-        # saved: x, norm_weight, norm_bias, weight_1, bias_1, weight_2
-        dy, dtype = dy.contiguous(), ctx.dtypes[0]
-        saved = ctx.saved_tensors
-        dx, partial = transition_row_gradient(dy, *saved, ctx.eps)
-        dweight_1, dweight_2, dbias_1 = transition_weight_gradient(dy, *saved, ctx.eps)
-        dnorm_weight, dnorm_bias, dbias_2 = partial.sum(0)
-        small = dnorm_weight.to(saved[1].dtype), dnorm_bias.to(saved[2].dtype)
+        x, *weights = ctx.saved_tensors
+        norm_weight, norm_bias, weight_1, bias_1, _ = weights
+        num_hidden, c = weight_1.shape
+        num_rows = max(1, MAX_HIDDEN_ELEMENTS // num_hidden)
+        parts = []
+        for part_dy, part_x in zip(dy.contiguous().split(num_rows), x.split(num_rows), strict=True):
+            dx, u, h, dh, partial = transition_row_gradient(part_dy, part_x, *weights, ctx.eps)
+            parts.append((dx, dh.t() @ u, part_dy.t() @ h, partial))
+        dx, dweight_1, dweight_2, partial = zip(*parts, strict=True)
+        sums = sum_partials(join_parts(partial), torch.float32).split((num_hidden, c, c, c))
+        dbias_1, dnorm_weight, dnorm_bias, dbias_2 = sums
+        weight_dtype, bias_2_dtype = ctx.dtypes
         return (
-            dx,
-            *small,
-            sum_partials(dweight_1, dtype),
-            sum_partials(dbias_1, saved[4].dtype),
-            sum_partials(dweight_2, dtype, is_transposed=True),
-            dbias_2.to(ctx.dtypes[1]),
+            join_parts(dx),
+            dnorm_weight.to(norm_weight.dtype),
+            dnorm_bias.to(norm_bias.dtype),
+            sum_parts(dweight_1, weight_dtype),
+            dbias_1.to(bias_1.dtype),
+            sum_parts(dweight_2, weight_dtype),
+            dbias_2.to(bias_2_dtype),
             None,
         )
 
@@ -170,7 +153,8 @@ def transition(
 ) -> Tensor:
     """Compute kernels.reference.transition; its docstring has the shapes.
 
-    Makes one launch forward and seven backward, without the hidden layer in memory.
+    Makes one launch forward, without the hidden layer in memory. The backward pass makes one, two
+    matrix products for the weights, and sums.
     """
     rows = x.reshape(-1, x.shape[-1])
     parameters = (norm.weight, norm.bias, *first, *second)
