@@ -243,6 +243,8 @@ def multiply(
         The updated pair representation in chunks along the other dim.
     """
     axis, projection, is_outgoing = plan.dap, module.projection(), module.is_outgoing
+    if axis.size == 1 and plan.kernels.triangle_multiplication is not None:
+        return (module(whole, mask, dropout, plan) for whole in z)
     sharded, other, what = (1, 2, "outgoing edges") if is_outgoing else (2, 1, "incoming edges")
     chunks, kept, gathered, gates = [], [], [], []
     lengths = chunk_lengths(mask.shape[other], axis)
