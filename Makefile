@@ -9,7 +9,7 @@ REAL_DEMO ?= runs/real-demo
 DEMO_FULL ?= runs/demo-full
 SEED_FLAG = $(if $(SEED),--seed $(SEED),)
 
-.PHONY: help setup test test-processors test-gpu architecture lint demo demo-ci controls data-demo data-real real-smoke real-demo gpu-suite memory-plans rank-memory preset-memory distill-circle parity stress-starts kernel-resources check rules slurm-demo slurm-chain container-cpu summarize table ci clean demo-full
+.PHONY: help setup test test-processors test-gpu architecture lint demo demo-ci controls data-demo data-real real-smoke real-demo gpu-suite memory-plans rank-memory preset-memory distill-circle parity triton-parity stress-starts kernel-resources check rules slurm-demo slurm-chain container-cpu summarize table ci clean demo-full
 
 help:            ## list the verbs
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -e 's/:.*##/\t/' | expand -t 16
@@ -100,6 +100,10 @@ parity:          ## model, losses, gradients and optimizer against every golden 
 	$(PYTHON) -m benchmark parity $(SHARED)/golden/model_tiny
 	$(PYTHON) -m benchmark parity $(SHARED)/golden/model_quirks
 	$(PYTHON) -m benchmark parity $(SHARED)/golden/model_full
+
+triton-parity:   ## optimizer steps after step 4 of the tiny golden model, with Triton's kernels interpreted (long): OUT=triton_parity.json
+	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(PYTHON) -m benchmark parity --kernels triton --only-resumed \
+	    $(SHARED)/golden/model_tiny --json $(or $(OUT),triton_parity.json)
 
 kernel-resources: ## shared memory, registers and spills of every kernel, no GPU needed: OUT=kernel_resources.json
 	$(PYTHON) -m benchmark perf resources --capability 80 90 --widest --json $(or $(OUT),kernel_resources.json)

@@ -28,7 +28,7 @@ from benchmark.parity.golden_directory import (
 )
 from benchmark.parity.golden_losses import loss_config
 from benchmark.parity.report import format_table
-from benchmark.parity.trajectory import compare_steps
+from benchmark.parity.trajectory import compare_resumed_steps, compare_steps
 from benchmark.parity.weights_directory import compare_weights_directory, is_weights_directory
 from benchmark.replace_file import replace_text
 from openfold_opt.kernels.interface import IMPLEMENTATIONS, KernelConfig, KernelSet
@@ -80,6 +80,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="threads of each rank; the tolerances hold for any number (default: 1)",
     )
     parser.add_argument(
+        "--only-resumed",
+        action="store_true",
+        help="compare only the optimizer steps after the stored state (resumable.pt)",
+    )
+    parser.add_argument(
         "--json",
         type=Path,
         metavar="FILE",
@@ -101,7 +106,9 @@ def run(args: argparse.Namespace) -> int:
             else contextlib.nullcontext()
         ):
             results = {
-                str(directory): _compare_and_print(directory, args.kernels, context)
+                str(directory): _compare_and_print(
+                    directory, args.kernels, context, only_resumed=args.only_resumed
+                )
                 for directory in args.directories
             }
             if args.json is not None and context.world.rank == 0:
@@ -128,7 +135,10 @@ def _join(dap_size: int) -> ParallelContext:
                 f"torchrun --nproc-per-node {dap_size} -m benchmark parity --dap {dap_size} DIR"
             )
         return build_parallel_context(
-            ParallelConfig(dap_size=dap_size), launch, device=torch.device("cpu")
+            # Also small models are divided into chunks.
+            ParallelConfig(dap_size=dap_size, dap_min_chunk_bytes=0),
+            launch,
+            device=torch.device("cpu"),
         )
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
@@ -148,7 +158,7 @@ def _write_record(path: Path, comparisons: Mapping[str, Sequence[Comparison]]) -
 
 
 def _compare_and_print(
-    directory: Path, kernels: str, context: ParallelContext
+    directory: Path, kernels: str, context: ParallelContext, *, only_resumed: bool
 ) -> tuple[list[Comparison], bool]:
     """Compare one directory.
 
@@ -158,11 +168,13 @@ def _compare_and_print(
     start = time.monotonic()
     ranks = f", sharded over {context.dap.size} ranks" if context.dap.size > 1 else ""
     print(f"== {directory}{ranks}")
-    if is_weights_directory(directory):
+    if is_weights_directory(directory) and not only_resumed:
         comparisons = _compare_weights(directory, kernels, context)
     else:
         golden = load_golden_directory(directory)
-        comparisons = compare_directory(golden, kernels=kernels, context=context)
+        comparisons = compare_directory(
+            golden, kernels=kernels, context=context, only_resumed=only_resumed
+        )
     print(format_table(comparisons))
     num_failed = max(
         gather_objects(sum(not comparison.is_within for comparison in comparisons), context.world)
@@ -187,9 +199,11 @@ def _compare_weights(directory: Path, kernels: str, context: ParallelContext) ->
 
 
 def compare_directory(
-    golden: GoldenDirectory, *, kernels: str, context: ParallelContext
+    golden: GoldenDirectory, *, kernels: str, context: ParallelContext, only_resumed: bool = False
 ) -> list[Comparison]:
     """Compare everything that the directory contains, and print what it lacks.
+
+    only_resumed: compare only the steps after its stored state.
 
     Raises:
         BenchmarkError: The kernels cannot run here.
@@ -208,6 +222,8 @@ def compare_directory(
             f"the weights of {golden.path} are in another order than the model's"
         )
     losses = loss_config(golden.config)
+    if only_resumed:
+        return compare_resumed_steps(golden, losses, plan, context)
     comparisons = compare_forward(golden, model, losses, plan)
     if golden.has("outputs_no_recycling.npz"):
         comparisons += compare_single_pass(golden, model, plan)

@@ -77,19 +77,46 @@ def compare_steps(
             updates.append(_compare_stored_state(train_step, golden, stored, is_close=is_close))
     num_steps = len(golden.trajectory)
     updates += _compare_updates(
-        "update", train_step, golden, start=golden.weights, is_close=num_steps <= NUM_CLOSE_STEPS
+        "update",
+        train_step,
+        golden,
+        start=golden.weights,
+        is_close=num_steps <= NUM_CLOSE_STEPS,
+        has_average=True,
     )
     comparisons += updates
     if stored is not None:
         _load_stored_state(train_step, stored, average)
-        comparisons += _compare_resumed(train_step, golden, stored)
+        comparisons += _compare_resumed(train_step, golden, stored, has_average=True)
     return comparisons
 
 
-def _compare_resumed(
-    train_step: TrainStep, golden: GoldenDirectory, stored: StoredState
+def compare_resumed_steps(
+    golden: GoldenDirectory,
+    loss_config: LossConfig,
+    plan: ExecutionPlan,
+    context: ParallelContext,
 ) -> list[Comparison]:
-    """Compare the steps after the stored state, which train_step has loaded."""
+    """Compare only the steps after resumable.pt, and their update of the parameters.
+
+    The running average is not compared, because the file has none.
+
+    Raises:
+        GoldenDirectoryError: The file does not exist or is damaged.
+    """
+    stored = _read_stored_state(golden)
+    train_step = _train_step(golden, loss_config, plan, context)
+    _load_stored_state(train_step, stored, train_step.weight_average.average.clone())
+    return _compare_resumed(train_step, golden, stored, has_average=False)
+
+
+def _compare_resumed(
+    train_step: TrainStep, golden: GoldenDirectory, stored: StoredState, *, has_average: bool
+) -> list[Comparison]:
+    """Compare the steps after the stored state, which train_step has loaded.
+
+    has_average: whether it has loaded the running average, too.
+    """
     records = [record for record in golden.trajectory if record.step > stored.iteration]
     comparisons = []
     for record in records:
@@ -102,6 +129,7 @@ def _compare_resumed(
         golden,
         start=stored.parameters,
         is_close=len(records) <= NUM_CLOSE_STEPS,
+        has_average=has_average,
     )
 
 
@@ -226,12 +254,12 @@ def _compare_updates(
     *,
     start: Mapping[str, Tensor],
     is_close: bool,
+    has_average: bool,
 ) -> list[Comparison]:
     """Compare the updates from `start` to the parameters and their average after all steps."""
-    ours = {
-        "params_after.npz": dict(train_step.model.named_parameters()),
-        "swa_after.npz": train_step.weight_average.parameters(),
-    }
+    ours = {"params_after.npz": dict(train_step.model.named_parameters())}
+    if has_average:
+        ours["swa_after.npz"] = train_step.weight_average.parameters()
     return [
         Comparison(
             section=section,

@@ -22,7 +22,7 @@ from benchmark.presets import build_preset
 from openfold_opt.model.plan import ALL_BLOCKS
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.broadcast import barrier
-from openfold_opt.parallel.context import ParallelConfig, build_parallel_context
+from openfold_opt.parallel.context import ParallelConfig, build_parallel_context, counted_axis
 from openfold_opt.parallel.launch import read_launch_info
 from openfold_opt.parallel.transfers import AllGather, AllToAll, ReduceScatter
 from openfold_opt.train.build_run import resolve_device
@@ -180,7 +180,7 @@ def step_collectives(
     def count(what: str, kind: str, sent_bytes: int) -> None:
         launched[(what, kind, sent_bytes)] += 1
 
-    axis = dataclasses.replace(AxisGroup.fake("dap", size=dap_size), on_launch=count)
+    axis = dataclasses.replace(counted_axis(config.parallel, size=dap_size), on_launch=count)
     step = MetaStep.build(
         config,
         kernels="reference",

@@ -22,6 +22,7 @@ from data_prep.progress import tracked
 from openfold_opt.kernels.arguments import TensorMaker
 from openfold_opt.kernels.reference.weight_update import WeightUpdateShapes
 from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.parallel.context import counted_axis
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.graphs.graph_memory import with_evoformer_blocks
 from openfold_opt.train.precision import PRECISIONS, matmul_precision
@@ -85,9 +86,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dap",
         type=int,
         nargs="+",
-        default=[1],
+        default=[1, 8],
         metavar="N",
-        help="sizes of the DAP group (default: 1)",
+        help="sizes of the DAP group (default: 1 8, which have all tiles)",
     )
     add(
         "--widest",
@@ -141,10 +142,7 @@ def _all_launches(args: argparse.Namespace, precision: str) -> list[Any]:
     """Return the launches of a step for each DAP size, and of the widest models if requested."""
     # All Evoformer blocks are the same, so one of them launches every kernel.
     config = with_evoformer_blocks(build_preset(args.preset), 1)
-    steps = [
-        (config, AxisGroup.single("dap") if n == 1 else AxisGroup.fake("dap", size=n))
-        for n in args.dap
-    ]
+    steps = [(config, counted_axis(config.parallel, size=n)) for n in args.dap]
     if args.widest:
         steps += [(widest_model(config, size), AxisGroup.single("dap")) for size in WIDEST_HEADS]
     launches = []

@@ -1,6 +1,7 @@
 """`perf tune`: time the kernels of a training step with other launch options.
 
-Tries other numbers of warps and stages and writes the tuning file of this GPU.
+Tries other numbers of warps and stages, for each size of a launch at each number of ranks that
+share a sample, and writes the tuning file of this GPU.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import itertools
+import math
 import pprint
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,9 +28,11 @@ from benchmark.perf.tools.options import add_preset
 from benchmark.perf.tools.timing_stats import table
 from benchmark.presets import build_preset
 from data_prep.progress import tracked
+from openfold_opt.parallel.context import counted_axis
 from openfold_opt.train.precision import PRECISIONS, matmul_precision
 
 WARPS, STAGES = (2, 4, 8, 16), (1, 2, 3, 4)
+DAP_SIZES = [1, 2, 4, 8]
 _WORTH_IT = 0.97
 """Other options are chosen only if their time is below this share of the default options' time.
 
@@ -41,10 +45,14 @@ Timer = Callable[[Any, tuple[int, ...], tuple, dict[str, object]], float | None]
 
 @dataclass(frozen=True, kw_only=True)
 class TunedLaunch:
-    """The fastest options of one kind of launch."""
+    """The fastest options of one kind and size of launch."""
 
+    key: str
+    """Key of the launch in the tuning file."""
+    programs: int
+    """Size of its grid."""
     written: float
-    """Seconds of all its launches in a step with the default options, those in the source."""
+    """Seconds of all its launches, in a step of each DAP size, with the default options."""
     chosen: float
     """The same with the chosen options."""
     options: dict[str, int]
@@ -60,7 +68,9 @@ class TuneMetrics:
     precision: str
     file: str
     """The tuning file that was written."""
-    launches: dict[str, TunedLaunch]
+    dap: list[int]
+    """Sizes of the DAP group."""
+    launches: list[TunedLaunch]
 
 
 METRICS = TuneMetrics
@@ -70,6 +80,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_preset(parser, default="mlperf_reference")
     parser.add_argument("--precision", default="bf16", choices=PRECISIONS, help="default: bf16")
+    parser.add_argument(
+        "--dap",
+        type=int,
+        nargs="+",
+        default=DAP_SIZES,
+        metavar="N",
+        help=f"sizes of the DAP group (default: {' '.join(map(str, DAP_SIZES))})",
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -93,22 +111,31 @@ def measure(args: argparse.Namespace) -> TuneMetrics:
         )
     chip = torch.cuda.get_device_name()
     output = args.out if args.out is not None else _default_file(tuned_options, chip)
+    config = build_preset(args.preset)
     with matmul_precision(args.precision):
-        launches = step_launches(
-            MetaStep.build(build_preset(args.preset), kernels="triton", precision=args.precision)
-        )
+        launches = [
+            launch
+            for size in args.dap
+            for launch in step_launches(
+                MetaStep.build(
+                    config,
+                    kernels="triton",
+                    precision=args.precision,
+                    dap=counted_axis(config.parallel, size=size),
+                )
+            )
+        ]
         tuned = tune(launches, time_on_gpu, key_of=tuned_options.launch_key)
-    output.write_text(
-        format_file(tuned, chip=chip, preset=args.preset, precision=args.precision),
-        encoding="utf-8",
-    )
-    return TuneMetrics(
+    metrics = TuneMetrics(
         chip=chip,
         preset=args.preset,
         precision=args.precision,
         file=str(output),
+        dap=args.dap,
         launches=tuned,
     )
+    output.write_text(format_file(metrics), encoding="utf-8")
+    return metrics
 
 
 def _default_file(tuned_options: Any, chip: str) -> Path:
@@ -120,27 +147,23 @@ def _default_file(tuned_options: Any, chip: str) -> Path:
     return Path(tuned_options.__file__).with_name(f"{name}.py")
 
 
-def tune(
-    launches: list[tuple], timer: Timer, *, key_of: Callable[..., str]
-) -> dict[str, TunedLaunch]:
-    """Choose the options with the least total time for each kind of launch.
+def tune(launches: list[tuple], timer: Timer, *, key_of: Callable[..., str]) -> list[TunedLaunch]:
+    """Choose the options with the least total time for each kind and size of launch.
 
-    A kind is what a key of the tuning file stands for. Its launches in the step differ in shapes.
-
-    Returns:
-        Key of the launch -> its options and times.
+    A kind is what a key of the tuning file stands for, the size is the number of programs.
     """
-    by_key: dict[str, list[tuple]] = {}
+    kinds: dict[tuple[str, int], list[tuple]] = {}
     for launch in launches:
-        kernel, _, arguments, options = launch
-        by_key.setdefault(key_of(kernel, arguments, options), []).append(launch)
-    return {
-        key: _tune_one(same, timer)
-        for key, same in tracked(sorted(by_key.items()), what="tune", unit="kernel")
-    }
+        kernel, grid, arguments, options = launch
+        kind = key_of(kernel, arguments, options), math.prod(grid)
+        kinds.setdefault(kind, []).append(launch)
+    return [
+        _tune_one(same, timer, key=key, programs=programs)
+        for (key, programs), same in tracked(sorted(kinds.items()), what="tune", unit="launch")
+    ]
 
 
-def _tune_one(launches: list[tuple], timer: Timer) -> TunedLaunch:
+def _tune_one(launches: list[tuple], timer: Timer, *, key: str, programs: int) -> TunedLaunch:
     # Grid and layout -> number of launches, one of them. Equal launches are timed once.
     shapes: dict[Any, list] = {}
     for kernel, grid, arguments, options in launches:
@@ -172,7 +195,13 @@ def _tune_one(launches: list[tuple], timer: Timer) -> TunedLaunch:
         candidate = seconds(changes)
         if candidate is not None and candidate < best:
             chosen, best = changes, candidate
-    return TunedLaunch(written=written, chosen=best if chosen else written, options=chosen)
+    return TunedLaunch(
+        key=key,
+        programs=programs,
+        written=written,
+        chosen=best if chosen else written,
+        options=chosen,
+    )
 
 
 def time_on_gpu(
@@ -199,41 +228,58 @@ def materialize(x: torch.Tensor, device: str = "cuda") -> torch.Tensor:
     return (real.normal_() if x.is_floating_point() else real.zero_()).expand(x.shape)
 
 
-def format_file(tuned: dict[str, TunedLaunch], *, chip: str, preset: str, precision: str) -> str:
-    """Return the source of a GPU's tuning file."""
-    options = {key: entry.options for key, entry in tuned.items() if entry.options}
-    date = datetime.date.today().isoformat()
-    command = f"python -m benchmark perf tune --preset {preset} --precision {precision}"
+def format_file(metrics: TuneMetrics) -> str:
+    """Return the source of a GPU's tuning file.
+
+    A kind of launch is in it if any of its sizes has other options than the default ones.
+    """
+    options: dict[str, dict[int, dict[str, int]]] = {}
+    for entry in metrics.launches:
+        options.setdefault(entry.key, {})[entry.programs] = entry.options
+    options = {key: sizes for key, sizes in options.items() if any(sizes.values())}
+    command = (
+        f"python -m benchmark perf tune --preset {metrics.preset} --precision {metrics.precision} "
+        f"--dap {' '.join(map(str, metrics.dap))}"
+    )
+    facts = {
+        "CHIP": metrics.chip,
+        "DATE": datetime.date.today().isoformat(),
+        "PRESET": metrics.preset,
+        "PRECISION": metrics.precision,
+        "DAP_SIZES": metrics.dap,
+    }
+    lines = "".join(f"{name} = {value!r}\n" for name, value in facts.items())
     versions = pprint.pformat(describe_versions(), width=120)
     return (
-        f'"""Launch options for {chip}: written by `{command}`."""\n\n'
-        f"CHIP = {chip!r}\nDATE = {date!r}\nVERSIONS = {versions}\n\n"
+        f'"""Launch options for {metrics.chip}: written by `{command}`."""\n\n'
+        f"{lines}VERSIONS = {versions}\n\n"
         f"OPTIONS = {pprint.pformat(options, width=140)}\n"
     )
 
 
 def report(metrics: TuneMetrics) -> str:
     """Format a row for each launch, the slowest first, and the sum."""
-    launches = sorted(metrics.launches.items(), key=lambda item: -item[1].written)
+    launches = sorted(metrics.launches, key=lambda entry: -entry.written)
     rows = [
         [
-            key,
+            entry.key,
+            f"{entry.programs:,}",
             f"{1e3 * entry.written:.3f}",
             f"{1e3 * entry.chosen:.3f}",
             str(entry.options or "default"),
         ]
-        for key, entry in launches
+        for entry in launches
     ]
     sums = [f"{1e3 * total:.3f}" for total in _seconds_of_step(metrics)]
-    header = ["launch", "default, ms per step", "chosen", "options"]
-    return f"{metrics.chip}, {metrics.preset} in {metrics.precision}: {metrics.file}\n\n" + table(
-        [*rows, ["total", *sums, ""]], header=header
-    )
+    header = ["launch", "programs", "default, ms per step", "chosen", "options"]
+    sizes = ", ".join(map(str, metrics.dap))
+    title = f"{metrics.chip}, {metrics.preset} in {metrics.precision}, DAP {sizes}: {metrics.file}"
+    return f"{title}\n\n" + table([*rows, ["total", "", *sums, ""]], header=header)
 
 
 def _seconds_of_step(metrics: TuneMetrics) -> tuple[float, float]:
-    """Return the seconds of all kernels of a step with the default and the chosen options."""
-    launches = metrics.launches.values()
+    """Return the seconds of all kernels with the default and the chosen options."""
+    launches = metrics.launches
     return sum(entry.written for entry in launches), sum(entry.chosen for entry in launches)
 
 
@@ -241,6 +287,7 @@ def headline(metrics: TuneMetrics) -> str:
     """Summarize the time of all kernels of a step."""
     default, chosen = _seconds_of_step(metrics)
     return (
-        f"{metrics.preset} {metrics.precision} on {metrics.chip}: kernels of a step take "
+        f"{metrics.preset} {metrics.precision} on {metrics.chip}: kernels of a step at DAP "
+        f"{', '.join(map(str, metrics.dap))} take "
         f"{1e3 * chosen:.3f} ms, with default options {1e3 * default:.3f} ms"
     )

@@ -14,11 +14,14 @@ from torch import Tensor
 Precision = Literal["fp32", "tf32", "bf16"]
 """Precision of a run; train/precision.py describes the values."""
 
-Implementation = Literal["auto", "reference", "cpu", "triton"]
+Implementation = Literal["auto", "reference", "cpu", "triton", "cuequivariance"]
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 """Values of the fields of KernelConfig.
 
 "auto" is "triton" on a GPU, and on the CPU "cpu", or "reference" without a C++ compiler."""
+
+CUEQUIVARIANCE_OPERATIONS = ("self_attention", "triangle_edges", "triangle_update")
+"""Operations with the implementation "cuequivariance". The last two are one function there."""
 
 
 class LinearWeights(NamedTuple):
@@ -39,6 +42,18 @@ class NormWeights(NamedTuple):
     """[c] float32"""
     eps: float
     """Added to the variance."""
+
+
+class TriangleWeights(NamedTuple):
+    """Parameters of a triangle multiplication."""
+
+    norm: NormWeights
+    """Of z."""
+    projection: LinearWeights
+    """To edges and gates; kernels.reference.triangle_edges has the order."""
+    output_norm: NormWeights
+    """Of the product."""
+    output: LinearWeights
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,13 +115,19 @@ class WeightUpdateConstants:
 
 @dataclass(frozen=True, kw_only=True)
 class KernelShapes:
-    """Largest sizes of a model. Kernels that hold a row in registers have limits."""
+    """Sizes of a model that limit the choice of kernels, most of all largest ones."""
 
     max_norm_channels: int = 0
     max_head_size: int = 0
     max_transition_channels: int = 0
     max_outer_product_channels: int = 0
     max_pair_channels: int = 0
+    biased_head_sizes: tuple[int, ...] = ()
+    """Of all attentions with a bias."""
+    triangle_channels: tuple[int, ...] = ()
+    """Of all triangle multiplications, hidden channels included."""
+    dap_size: int = 1
+    """Number of ranks that share a sample in training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +166,9 @@ class KernelSet:
     """(key, sites, slots, *, pass_index, shape, rate) -> counter-based dropout masks"""
     weight_update: Callable[..., Tensor]
     """(state, gradient, *, learning_rate, flag, constants) -> whether the step was taken, norm"""
+    triangle_multiplication: Callable[..., Tensor] | None = None
+    """(z, mask, dropout, weights, *, is_outgoing) -> z + triangle update of whole pairs; None:
+    triangle_edges and triangle_update compute it"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,5 +195,14 @@ class KernelConfig:
 
     @classmethod
     def all(cls, name: Implementation) -> KernelConfig:
-        """Return a configuration with the same implementation of every operation."""
-        return cls(**{field.name: name for field in fields(cls)})
+        """Return a configuration with the same implementation of every operation.
+
+        "cuequivariance" has few operations, and the others are those of Triton.
+        """
+        names = [field.name for field in fields(cls)]
+        if name == "cuequivariance":
+            others: dict[str, Implementation] = {
+                each: "triton" for each in names if each not in CUEQUIVARIANCE_OPERATIONS
+            }
+            return cls(**{each: others.get(each, name) for each in names})
+        return cls(**dict.fromkeys(names, name))

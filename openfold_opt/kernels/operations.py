@@ -25,6 +25,7 @@ from openfold_opt.kernels.cpu import triangle_product as cpu_triangle_product
 from openfold_opt.kernels.cpu import triangle_side as cpu_triangle_side
 from openfold_opt.kernels.cpu import triangle_update as cpu_triangle_update
 from openfold_opt.kernels.cpu import weight_update as cpu_weight_update
+from openfold_opt.kernels.cuequivariance import requirements
 from openfold_opt.kernels.interface import Implementation, KernelShapes, Precision
 from openfold_opt.kernels.reference.dropout_masks import DropoutMasksShapes, dropout_masks
 from openfold_opt.kernels.reference.dropout_residual import DropoutResidualShapes, dropout_residual
@@ -106,7 +107,8 @@ class Operation:
     def implementation(self, name: Implementation) -> Kernel:
         """Return an implementation by name.
 
-        Raises ValueError for "auto", which select.resolve_auto replaces for a device.
+        Raises ValueError for "auto", which select.resolve_auto replaces for a device, and for
+        "cuequivariance", which select.build_kernel_set imports.
         """
         match name:
             case "reference":
@@ -138,6 +140,9 @@ class Operation:
                 attention.workspace(shapes, torch.bfloat16, implementation="triton").inference
         """
         self._check_shapes(shapes)
+        if implementation == "cuequivariance":
+            # It has no shapes without a GPU. The memory of Triton is the closest known.
+            implementation = "triton"
         return measure_workspace(self.implementation(implementation), shapes, dtype)
 
     def bytes(self, shapes: OperationShapes, dtype: torch.dtype) -> LeastBytes:
@@ -156,13 +161,21 @@ class Operation:
             )
 
     def supports(
-        self, shapes: KernelShapes, precision: Precision, capability: int | None
+        self,
+        shapes: KernelShapes,
+        precision: Precision,
+        capability: int | None,
+        *,
+        implementation: Implementation = "triton",
     ) -> str | None:
-        """Return why the Triton kernels do not support shapes and chip; None if they do.
+        """Return why the kernels do not support shapes and chip; None if they do.
 
         precision: of the run, on which the shared memory of a kernel depends; capability: compute
-            capability of the chip, as in chips.py, or None without a chip.
+            capability of the chip, as in chips.py, or None without a chip; implementation: "triton"
+            or "cuequivariance".
         """
+        if implementation == "cuequivariance":
+            return requirements.unsupported_reason(self.name, shapes, precision, capability)
         width = 0 if self.limit is None else getattr(shapes, self.limit.shape)
         reason = None if self.limit is None else self.limit.unsupported_reason(width)
         if reason is not None or capability is None:

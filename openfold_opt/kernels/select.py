@@ -40,8 +40,10 @@ def resolve_auto(
 
 
 def uses_triton(config: KernelConfig, device: torch.device) -> bool:
-    """Return whether any operation on the device uses Triton."""
-    return "triton" in asdict(resolve_auto(config, device)).values()
+    """Return whether any operation on the device uses Triton, which cuEquivariance needs, too."""
+    return not {"triton", "cuequivariance"}.isdisjoint(
+        asdict(resolve_auto(config, device)).values()
+    )
 
 
 def describe_tuning(device: torch.device) -> str:
@@ -74,7 +76,8 @@ def build_kernel_set(
         **{
             operation: _find(OPERATIONS[operation], name, device, shapes, precision)
             for operation, name in names.items()
-        }
+        },
+        triangle_multiplication=_find_triangle_multiplication(names, device),
     )
 
 
@@ -89,6 +92,8 @@ def _find(
         return operation.reference
     if name == "cpu":
         return _find_cpu(operation, device)
+    if name == "cuequivariance":
+        return _find_cuequivariance(operation, device, shapes, precision)
     if name != "triton":
         raise ValueError(
             f"kernel {operation.name}: found implementation {name!r}, expected one of "
@@ -134,3 +139,42 @@ def _find_cpu(operation: Operation, device: torch.device) -> Kernel:
             'use "reference" (field of KernelConfig, or --kernels)'
         )
     return operation.for_cpu()
+
+
+def _find_cuequivariance(
+    operation: Operation, device: torch.device, shapes: KernelShapes, precision: Precision
+) -> Kernel:
+    # Work on device meta is only counted, and cuEquivariance has no shapes there.
+    if device.type == "meta":
+        return operation.for_triton()
+    capability = _capability(device)
+    reason = operation.supports(shapes, precision, capability, implementation="cuequivariance")
+    if reason is not None:
+        raise ValueError(
+            f'kernel {operation.name}: {reason}; or set that field of KernelConfig to "triton"'
+        )
+    if operation.name != "self_attention":
+        # Evaluation groups exchange the edges of a chain.
+        return _find(operation, "triton", device, shapes, precision)
+    from openfold_opt.kernels.cuequivariance.self_attention import self_attention
+
+    return self_attention
+
+
+def _find_triangle_multiplication(
+    names: dict[str, Implementation], device: torch.device
+) -> Kernel | None:
+    """Return the triangle multiplication of cuEquivariance, after a check of both its parts."""
+    chosen = {name: names[name] for name in ("triangle_edges", "triangle_update")}
+    if "cuequivariance" not in chosen.values():
+        return None
+    if len(set(chosen.values())) > 1:
+        raise ValueError(
+            f"cuEquivariance computes edges and update of a triangle multiplication in one "
+            f'function; found {chosen}, expected "cuequivariance" for both or for none'
+        )
+    if device.type == "meta":
+        return None
+    from openfold_opt.kernels.cuequivariance.triangle_multiplication import triangle_multiplication
+
+    return triangle_multiplication

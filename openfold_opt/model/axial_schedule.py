@@ -5,7 +5,8 @@ A tensor is sharded over its *rows* (the first of the two dims, suffix _row) or 
 blocks, the MSA is sharded over rows and the pair representation over columns: its change to rows
 overlaps with the work on the MSA, and the change of the MSA back to rows overlaps with the work on
 the pairs. Within a block, every other step needs the result of the step before it. Such a step is
-divided into chunks (parallel/chunks.py): one chunk is transferred while another is computed. Along
+divided into chunks (parallel/chunks.py): one chunk is transferred while another is computed. The
+bytes of a shard determine the number of chunks, so that no small chunks are transferred. Along
 a dim that is whole on every rank ("replicated"), a chunk has one slice for each rank, the same part
 of that rank's shard. docs/dap.md has the table of the steps.
 
@@ -101,6 +102,7 @@ def attend_within_msa(
         m_col: [batch, N_seq, N_res/dap, c_m], and a function that waits for z_row: [batch,
         N_res/dap, N_res, c_z].
     """
+    plan = plan.with_chunks_of(m_row.nbytes)
     axis, num_res, row = plan.dap, z_col.shape[1], block.msa_att_row
     z_col, own_bias = row.pair_bias(z_col, plan)
     bias = SharedResult(start_gather(own_bias, axis, dim=3, length=num_res, what="pair bias"))
@@ -146,13 +148,16 @@ def update_msa_and_pairs(
         m_row: [batch, N_seq/dap, N_res, c_m], z_col: [batch, N_res, N_res/dap, c_z]
     """
     msa_masks, pair_masks = masks
-    num_res = pair_masks.row.shape[2]
+    num_res, outer = pair_masks.row.shape[2], core.outer_product_mean
+    # A rank sends its part of a side to each of the others, as if its shard were the whole side.
+    side_bytes = m_col.nbytes // m_col.shape[-1] * outer.c_hidden * plan.dap.size
+    outer_plan = plan.with_chunks_of(side_bytes)
     m_col = core.msa_transition(m_col, plan)
     # The sides of the outer product are needed next, the MSA at the end of the block.
-    m_col, a, b = _start_sides(core.outer_product_mean, m_col, msa_masks.col, plan, num_res=num_res)
+    m_col, a, b = _start_sides(outer, m_col, msa_masks.col, outer_plan, num_res=num_res)
     m_row = start_to_row(m_col, plan.dap, num_cols=num_res, what="MSA to rows")
-    z = _multiply_sides(core.outer_product_mean, z_row(), (a, b), msa_masks.norm, plan)
-    z_col = _update_pairs(core, z, pair_masks, dropout, plan)
+    z = _multiply_sides(outer, z_row(), (a, b), msa_masks.norm, outer_plan)
+    z_col = _update_pairs(core, z, pair_masks, dropout, plan.with_chunks_of(z.nbytes))
     return m_row.wait(), z_col
 
 
@@ -238,8 +243,9 @@ def multiply(
         The updated pair representation in chunks along the other dim.
     """
     axis, projection, is_outgoing = plan.dap, module.projection(), module.is_outgoing
-    sharded, other = (1, 2) if is_outgoing else (2, 1)
-    what = "outgoing edges" if is_outgoing else "incoming edges"
+    if axis.size == 1 and plan.kernels.triangle_multiplication is not None:
+        return (module(whole, mask, dropout, plan) for whole in z)
+    sharded, other, what = (1, 2, "outgoing edges") if is_outgoing else (2, 1, "incoming edges")
     chunks, kept, gathered, gates = [], [], [], []
     lengths = chunk_lengths(mask.shape[other], axis)
     for chunk, chunk_mask, length in zip(z, chunk_sharded(mask, axis, dim=sharded), lengths):

@@ -62,10 +62,14 @@ class ModelConfig:
         head_sizes = [stack.c_hidden_triangle_attention for stack in pair_stacks] + [
             stack.c_hidden_msa_attention for stack in msa_stacks
         ]
+        # The columns of the extra MSA have global attention, those of the MSA have no bias.
+        pair_channels = [self.c_z, *([self.c_t] if self.has_templates else [])]
         return KernelShapes(
             max_norm_channels=max(self.c_m, self.c_z, self.c_s, self.c_e, self.c_t, *hidden),
             max_head_size=max(head_sizes),
             max_transition_channels=max(self.c_m, self.c_z, self.c_e, self.c_t),
             max_outer_product_channels=max(stack.c_hidden_outer_product for stack in msa_stacks),
             max_pair_channels=self.c_z,
+            biased_head_sizes=tuple(sorted(set(head_sizes))),
+            triangle_channels=tuple(sorted({*pair_channels, *hidden})),
         )

@@ -20,6 +20,7 @@ class OuterProductMean(nn.Module):
     def __init__(self, c_m: int, c_z: int, *, c_hidden: int) -> None:
         super().__init__()
         self.layer_norm = LayerNorm(c_m)
+        self.c_hidden = c_hidden
         self.linear_1 = Linear(c_m, c_hidden)
         self.linear_2 = Linear(c_m, c_hidden)
         self._joined = JoinedLinears(self.linear_1, self.linear_2)

@@ -50,6 +50,10 @@ class ExecutionPlan:
         """Return the same plan without chunks, for one of several groups of templates."""
         return replace(self, dap=self.dap.without_chunks())
 
+    def with_chunks_of(self, shard_bytes: int) -> ExecutionPlan:
+        """Return the same plan with as many chunks as the shard of a tensor is worth."""
+        return replace(self, dap=self.dap.with_chunks_of(shard_bytes))
+
     @classmethod
     def reference(cls, *, num_recomputed_blocks: int = 0) -> ExecutionPlan:
         """Return a plan with the reference kernels on one device."""

@@ -100,6 +100,7 @@ class TemplatePairStack(nn.Module):
             [batch, N_templ, N_res, N_res/dap, c_t], normalized.
         """
         batch, num_templates, _, num_res, c_t = t.shape
+        plan = plan.with_chunks_of(t.nbytes)
         shape = StackShape(
             part=TEMPLATE_PAIR_STACK,
             num_blocks=self.config.num_blocks,

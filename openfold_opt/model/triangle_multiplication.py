@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from openfold_opt.kernels.interface import LinearWeights
+from openfold_opt.kernels.interface import LinearWeights, TriangleWeights
 from openfold_opt.model.linear import JoinedLinears, LayerNorm, Linear, concatenate_parameters
 from openfold_opt.model.plan import ExecutionPlan
 
@@ -50,6 +50,16 @@ class TriangleMultiplication(nn.Module):
         Returns:
             [batch, N_res, N_res, c_z]
         """
+        if plan.kernels.triangle_multiplication is not None:
+            weights = TriangleWeights(
+                norm=self.layer_norm_in.weights,
+                projection=self.projection(),
+                output_norm=self.layer_norm_out.weights,
+                output=self.linear_z.weights,
+            )
+            return plan.kernels.triangle_multiplication(
+                z, mask, dropout, weights, is_outgoing=self.is_outgoing
+            )
         z, a, b, gate = self.edges(z, mask, self.projection(), plan)
         return self.update(z, (a, b, gate), dropout, plan)
 

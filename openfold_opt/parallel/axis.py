@@ -30,6 +30,9 @@ class AxisGroup:
     num_chunks: int = 2
     """Number of chunks of a tensor, or of groups of templates, that are computed and communicated
     one after the other. An axis of size 1 makes no chunks."""
+    min_chunk_bytes: int = 0
+    """Fewest bytes that this rank sends in the transfer of a chunk. A tensor has fewer chunks than
+    num_chunks if they would be smaller."""
     on_launch: Callable[[str, str, int], None] | None = None
     """Called for each collective of the model with the name of the tensor, the kind of collective
     and the bytes that this rank sends to other ranks."""
@@ -62,6 +65,19 @@ class AxisGroup:
     def without_chunks(self) -> AxisGroup:
         """Return the same axis with num_chunks=1, for a tensor that is one of several groups."""
         return replace(self, num_chunks=1)
+
+    def with_chunks_of(self, shard_bytes: int) -> AxisGroup:
+        """Return the same axis with fewer chunks, if those of a tensor would be too small.
+
+        shard_bytes: bytes of the shard of this rank, of which a change of layout sends all except
+            the part that this rank keeps.
+        """
+        if self.min_chunk_bytes == 0:
+            return self
+        sent_bytes = (self.size - 1) * shard_bytes // self.size
+        return replace(
+            self, num_chunks=min(self.num_chunks, max(1, sent_bytes // self.min_chunk_bytes))
+        )
 
     def shard_length(self, length: int) -> int:
         """Return ceil(length / size), the length of a shard; the last shards may be padded."""

@@ -31,6 +31,9 @@ class ParallelConfig:
     dap_chunks: int = 2
     """Number of chunks, or of groups of templates, into which the work of a DAP group is split. The
     transfer of one chunk overlaps with work on the next; 1 disables chunking."""
+    dap_min_chunk_bytes: int = 10**6
+    """Fewest bytes that a rank sends in the transfer of a chunk. A tensor has fewer chunks if they
+    would be smaller; 0 always makes dap_chunks chunks."""
     num_evaluation_ranks: int = 0
     """Number of ranks, the last ones, that only evaluate while the others train. With 0, all ranks
     train and pause training to evaluate."""
@@ -62,6 +65,7 @@ class ParallelConfig:
             min(sizes) < 1
             or self.gradient_bucket_bytes < 4
             or self.num_evaluation_ranks < 0
+            or self.dap_min_chunk_bytes < 0
             or self.heartbeat_seconds < 0
         ):
             raise ValueError(f"expected positive sizes, queue length and timeouts; found {self}")
@@ -287,8 +291,19 @@ def _with_evaluation_ranks(
     )
 
 
+def counted_axis(config: ParallelConfig, *, size: int) -> AxisGroup:
+    """Return the DAP axis of a run without its processes, for tensors on device "meta"."""
+    axis = AxisGroup.single("dap") if size == 1 else AxisGroup.fake("dap", size=size)
+    return _for_dap(axis, config)
+
+
 def _for_dap(axis: AxisGroup, config: ParallelConfig) -> AxisGroup:
-    return replace(axis, overlaps=config.overlap, num_chunks=config.dap_chunks)
+    return replace(
+        axis,
+        overlaps=config.overlap,
+        num_chunks=config.dap_chunks,
+        min_chunk_bytes=config.dap_min_chunk_bytes,
+    )
 
 
 def _axis(mesh: DeviceMesh, name: str) -> AxisGroup:

@@ -124,7 +124,7 @@ def build_model(config: RunConfig, *, seed: int, device: torch.device) -> AlphaF
 
 
 def _build_kernels(config: RunConfig, device: torch.device) -> KernelSet:
-    shapes = config.model.kernel_shapes()
+    shapes = replace(config.model.kernel_shapes(), dap_size=config.parallel.dap_size)
     return build_kernel_set(config.kernels, device, shapes, precision=config.precision)
 
 

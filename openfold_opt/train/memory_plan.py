@@ -22,7 +22,7 @@ from openfold_opt.kernels.operations import OPERATIONS
 from openfold_opt.kernels.select import build_kernel_set, resolve_auto
 from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
 from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
-from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.parallel.context import counted_axis
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.graphs.graph_memory import graph_memory_bytes
 from openfold_opt.train.operation_shapes import operations_of_step
@@ -172,7 +172,7 @@ def saved_bytes(
         kernels = build_kernel_set(kernel_config, "meta", config.model.kernel_shapes())
         plan = ExecutionPlan(
             kernels=kernels,
-            dap=AxisGroup.fake("dap", size=dap_size),
+            dap=counted_axis(config.parallel, size=dap_size),
             num_recomputed_blocks=num_recomputed_blocks,
         )
         batch = meta_batch(config.data, batch_size=config.local_batch_size, num_passes=1)

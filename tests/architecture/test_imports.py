@@ -81,6 +81,7 @@ ONLY_IN = {
     "kalign": ("data_prep",),
     "mpi4py": ("data_prep",),
     "triton": ("openfold_opt.kernels",),
+    "cuequivariance_torch": ("openfold_opt.kernels", "benchmark"),
     "mlperf_logging": ("benchmark",),
     "matplotlib": ("benchmark", "openfold_opt.predict"),
     "tensorboard": ("benchmark",),

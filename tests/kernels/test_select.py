@@ -68,7 +68,7 @@ def test_the_error_for_an_unknown_name_lists_the_implementations():
         ValueError,
         match=(
             r"kernel self_attention: found implementation 'magic', expected one of "
-            r"\['auto', 'reference', 'cpu', 'triton'\]"
+            r"\['auto', 'reference', 'cpu', 'triton', 'cuequivariance'\]"
         ),
     ):
         build_kernel_set(KernelConfig(self_attention="magic"), "cpu")

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.parallel.context import ParallelConfig, counted_axis
 from openfold_opt.train.memory_plan import count_saved_bytes
 from tests.support.axial_block import benchmark_stack, run_stack
 
+DEFAULT = ParallelConfig()
 TABLE = Path(__file__).resolve().parents[2] / "docs" / "dap.md"
 
 
@@ -35,11 +37,11 @@ def test_a_rank_keeps_only_its_share_of_the_activations(kernels):
         )
 
 
-def collectives_of_a_block(dap_size: int) -> Counter:
+def collectives_of_a_block(dap_size: int, config: ParallelConfig = DEFAULT) -> Counter:
     """Count (what, kind, bytes sent) in forward and backward of one block."""
     launched: Counter = Counter()
     axis = dataclasses.replace(
-        AxisGroup.fake("dap", size=dap_size), on_launch=lambda *call: launched.update([call])
+        counted_axis(config, size=dap_size), on_launch=lambda *call: launched.update([call])
     )
     m, z = run_stack(benchmark_stack(1), axis, kernels="reference")
     (m.sum() + z.sum()).backward()
@@ -64,6 +66,22 @@ def documented_collectives() -> Counter:
 
 def test_the_documented_table_of_collectives_is_correct():
     assert collectives_of_a_block(8) == documented_collectives()
+
+
+@pytest.mark.parametrize("dap_size", [2, 4, 8])
+def test_chunks_that_would_be_small_are_sent_together(dap_size):
+    """Only biases, which are not divided into chunks, are smaller than the minimum."""
+    joined, chunked = (
+        collectives_of_a_block(dap_size, config)
+        for config in (DEFAULT, dataclasses.replace(DEFAULT, dap_min_chunk_bytes=0))
+    )
+    small = {what for what, _, sent in joined if sent < DEFAULT.dap_min_chunk_bytes}
+    assert small <= {"pair bias", "triangle bias"}
+    sent_bytes = [
+        sum(times * call[2] for call, times in each.items()) for each in (joined, chunked)
+    ]
+    assert sent_bytes[0] == sent_bytes[1]
+    assert joined.total() < chunked.total()
 
 
 def test_one_rank_starts_no_collectives():

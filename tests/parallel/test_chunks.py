@@ -41,6 +41,26 @@ def test_a_replicated_chunk_scatters_into_the_sharded_chunks_of_the_ranks(size, 
                 assert torch.equal(shard_chunk, scatter(chunk, axis, dim=0))
 
 
+@pytest.mark.parametrize(
+    ("size", "shard_bytes", "min_chunk_bytes", "expected"),
+    [
+        (8, 2_097_152, 0, 3),  # 1,835,008 bytes are sent.
+        (8, 2_097_152, 1_000_000, 1),
+        (8, 2_097_152, 917_504, 2),
+        (8, 2_097_152, 600_000, 3),
+        (8, 2_097_152, 10, 3),
+        (2, 2_097_152, 1_000_000, 1),  # Half is sent.
+        (2, 4_194_304, 1_000_000, 2),
+        (4, 0, 1_000_000, 1),
+        (1, 2_097_152, 1_000_000, 1),
+    ],
+)
+def test_no_chunk_sends_fewer_bytes_than_the_minimum(size, shard_bytes, min_chunk_bytes, expected):
+    axis = AxisGroup.single("dap") if size == 1 else AxisGroup.fake("dap", size=size)
+    axis = dataclasses.replace(axis, num_chunks=3, min_chunk_bytes=min_chunk_bytes)
+    assert axis.with_chunks_of(shard_bytes).num_chunks == expected
+
+
 def test_gradients_flow_through_chunks():
     axis = dataclasses.replace(AxisGroup.fake("dap", size=4), num_chunks=2)
     x = torch.randn(2, 13, 3, dtype=torch.float64, requires_grad=True)

@@ -47,7 +47,8 @@ def _one_rank(
     launch = LaunchInfo(
         rank=rank, world_size=num_ranks, local_rank=rank, ranks_per_node=num_ranks, master_port=port
     )
-    config = ParallelConfig(dap_size=dap_size, timeout_seconds=120)
+    # Small tensors are divided into chunks, too.
+    config = ParallelConfig(dap_size=dap_size, dap_min_chunk_bytes=0, timeout_seconds=120)
     context: ParallelContext = build_parallel_context(config, launch, device=torch.device("cpu"))
     try:
         queue.put((rank, body(context, *args)))

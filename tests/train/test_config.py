@@ -26,9 +26,9 @@ WITHOUT_MATHEMATICAL_MEANING = {
     "loader.": "num_workers prefetch_per_worker start_method timeout_seconds max_attempts prefetch "
     "prefetch_depth",
     "checkpoint.": "every_steps keep_last keep_best",
-    "parallel.": "dap_size overlap dap_chunks num_evaluation_ranks evaluation_groups "
-    "evaluation_queue evaluation_dap_min_length backend gradient_bucket_bytes timeout_seconds "
-    "heartbeat_seconds",
+    "parallel.": "dap_size overlap dap_chunks dap_min_chunk_bytes num_evaluation_ranks "
+    "evaluation_groups evaluation_queue evaluation_dap_min_length backend "
+    "gradient_bucket_bytes timeout_seconds heartbeat_seconds",
     "kernels.": " ".join(item.name for item in dataclasses.fields(KernelConfig)),
 }
 """Prefix -> fields that do not change the result, so that closed-division runs may differ in them.

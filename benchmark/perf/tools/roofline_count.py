@@ -27,8 +27,7 @@ from benchmark.perf.tools.roofline import (
 from data_prep.progress import tracked
 from openfold_opt.kernels.chips import Chip, SustainedRates
 from openfold_opt.kernels.select import KernelConfig
-from openfold_opt.parallel.axis import AxisGroup
-from openfold_opt.parallel.context import ParallelConfig
+from openfold_opt.parallel.context import ParallelConfig, counted_axis
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.graphs.graph_memory import with_evoformer_blocks
 from openfold_opt.train.memory_plan import StepMemory
@@ -137,18 +136,13 @@ def trace_steps(config: RunConfig) -> dict[tuple[int, int], Trace]:
 
 def _trace(config: RunConfig, blocks: int, iterations: int) -> Trace:
     calls: Counter = Counter()
-    size = config.parallel.dap_size
-    axis = AxisGroup.single("dap")
-    if size > 1:
-        axis = dataclasses.replace(
-            AxisGroup.fake("dap", size=size), on_launch=lambda *call: calls.update([call])
-        )
+    axis = counted_axis(config.parallel, size=config.parallel.dap_size)
     step = MetaStep.build(
         with_evoformer_blocks(config, blocks),
         kernels="triton",
         precision=config.precision,
         num_recycling_iterations=iterations,
-        dap=axis,
+        dap=dataclasses.replace(axis, on_launch=lambda *call: calls.update([call])),
     )
     return trace_step(step, calls)
 

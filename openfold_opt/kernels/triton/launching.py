@@ -1,6 +1,6 @@
 """Shared parts of the launch functions: running or recording a launch, sizes, row addressing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -17,10 +17,13 @@ from triton.runtime.errors import OutOfResources, PTXASError
 from triton.runtime.interpreter import InterpretedFunction
 from triton.runtime.jit import JITFunction
 
+from openfold_opt.kernels.chips import CHIPS
 from openfold_opt.kernels.triton.tuning.tuned_options import Options, tuned
 
 MIN_DOT_SIZE = 16
 """Smallest dim of a matrix product on tensor cores."""
+FILLING_PROGRAMS = max(chip.num_sms for chip in CHIPS)
+"""Programs of a launch that give work to every multiprocessor of every chip."""
 
 DOES_NOT_FIT = (OutOfResources, PTXASError, CompilationError)
 """Exceptions of a launch whose blocks or options the chip or the compiler does not support."""
@@ -32,7 +35,7 @@ Launcher = Callable[[JITFunction, tuple[int, ...], tuple, Options], None]
 def _run(kernel: JITFunction, grid: tuple[int, ...], args: tuple, options: Options) -> None:
     # Tuned options are applied here, so that recorded launches have the default options.
     try:
-        kernel[grid](*args, **tuned(kernel, args, options))
+        kernel[grid](*args, **tuned(kernel, grid, args, options))
     except OutOfResources as error:
         # tuning/shared_memory.py rejects the known cases before a launch; this one is not listed.
         name = f"{kernel.fn.__module__.partition('triton.')[2]}.{kernel.fn.__name__}"
@@ -145,6 +148,18 @@ def next_power_of_2(n: int) -> int:
 def divide_up(n: int, block: int) -> int:
     """Return the number of blocks that cover n elements."""
     return -(-n // block)
+
+
+def filling_block(blocks: Iterable[int], programs: Callable[[int], int]) -> int:
+    """Return the largest block whose launch gives work to every multiprocessor, else the smallest.
+
+    A chip with idle multiprocessors takes longer than with smaller blocks, which read more.
+
+    blocks: sizes that fit the kernel; programs: number of programs of a launch with a block.
+    """
+    sizes = sorted(blocks, reverse=True)
+    filling = (size for size in sizes if programs(size) >= FILLING_PROGRAMS)
+    return next(filling, sizes[-1])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,12 +22,16 @@ from openfold_opt.kernels.triton.launching import (
     Options,
     divide_up,
     dot_precision,
+    filling_block,
     fused_op,
     launch,
     next_power_of_2,
     row_offsets,
 )
 from openfold_opt.kernels.triton.partial_sums import sum_partials
+
+BLOCK_ROWS = 64
+"""Rows of a tile: the fewest of an instruction of a warpgroup."""
 
 
 @triton.jit
@@ -104,16 +108,16 @@ def _forward_kernel(
     tl.store(out_ptr + offsets, (residual + update).to(out_ptr.dtype.element_ty), mask=inside)
 
 
-def _constants(x: Tensor, weight: Tensor) -> Options:
+def _constants(x: Tensor, weight: Tensor, row_blocks: int) -> Options:
     c_out, c_in = weight.shape
+    # Float32 needs twice the bytes of bfloat16, in registers and in shared memory.
+    limits = (64,) if x.dtype == torch.float32 else (64, 128)
+    blocks = [max(MIN_DOT_SIZE, min(limit, next_power_of_2(c_out))) for limit in limits]
     return {
         "C_IN": c_in,
         "C_OUT": c_out,
-        "BLOCK_ROWS": 64,
-        # Float32 needs twice the bytes of bfloat16, in registers and in shared memory.
-        "BLOCK_OUT": max(
-            MIN_DOT_SIZE, min(64 if x.dtype == torch.float32 else 128, next_power_of_2(c_out))
-        ),
+        "BLOCK_ROWS": BLOCK_ROWS,
+        "BLOCK_OUT": filling_block(blocks, lambda block: row_blocks * divide_up(c_out, block)),
         "BLOCK_IN": max(MIN_DOT_SIZE, min(32, next_power_of_2(c_in))),
         "PRECISION": dot_precision(x.dtype),
         "num_warps": 4,
@@ -145,16 +149,14 @@ def projected_residual_forward(
         residual = residual.contiguous()
         out = torch.empty_like(residual)
     update = torch.empty(residual.shape if has_update else 0, dtype=x.dtype, device=x.device)
-    constants = _constants(x, weight)
     num_rows = x.shape[0] * x.shape[1] * x.shape[2]
+    row_blocks = divide_up(num_rows, BLOCK_ROWS)
+    constants = _constants(x, weight, row_blocks)
     mask_strides = (0, 0, 0, 0) if mask is None else mask.stride()
     # `residual` fills the arguments of a missing gate or mask, which the kernel does not read.
     launch(
         _forward_kernel,
-        (
-            divide_up(num_rows, constants["BLOCK_ROWS"]),
-            divide_up(weight.shape[0], constants["BLOCK_OUT"]),
-        ),
+        (row_blocks, divide_up(weight.shape[0], constants["BLOCK_OUT"])),
         *(x, weight, bias, residual),
         *(residual if each is None else each for each in (gate, mask)),
         *(out, update),

@@ -24,6 +24,7 @@ from openfold_opt.model.alphafold import AlphaFold
 from openfold_opt.model.dropout import DropoutState
 from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
 from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.parallel.context import counted_axis
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.graphs.evaluation_graphs import lengths_to_capture
 from openfold_opt.train.precision import meta_model, meta_training_model
@@ -88,7 +89,7 @@ def _count_blocks(config: RunConfig, kernels: KernelConfig) -> NodeCounts:
     slots = torch.zeros(config.local_batch_size, dtype=torch.int64, device=META)
     dropout = DropoutState(seed=scalar, step=scalar, slots=slots) if config.use_dropout else None
 
-    def count(model: AlphaFold, dap_size: int, *, has_gradient: bool) -> int:
+    def count(model: AlphaFold, axis: AxisGroup, *, has_gradient: bool) -> int:
         def work(plan: ExecutionPlan) -> None:
             outputs = model(batch, plan, num_recycling_iterations=0, dropout=dropout)
             if has_gradient:
@@ -96,24 +97,21 @@ def _count_blocks(config: RunConfig, kernels: KernelConfig) -> NodeCounts:
                 buffer.collect_gradients()
 
         with torch.set_grad_enabled(has_gradient):
-            return _count_work(work, kernel_set, dap_size, uses_triton(kernels, META))
+            return _count_work(work, kernel_set, axis, uses_triton(kernels, META))
 
-    size = config.parallel.dap_size
+    axis = counted_axis(config.parallel, size=config.parallel.dap_size)
     return NodeCounts(
-        iteration=count(model, size, has_gradient=False),
-        gradient=count(model, size, has_gradient=True),
-        evaluation=count(evaluated, 1, has_gradient=False),
+        iteration=count(model, axis, has_gradient=False),
+        gradient=count(model, axis, has_gradient=True),
+        evaluation=count(evaluated, AxisGroup.single("dap"), has_gradient=False),
     )
 
 
 def _count_work(
-    work: Callable[[ExecutionPlan], None], kernels: KernelSet, dap_size: int, has_triton: bool
+    work: Callable[[ExecutionPlan], None], kernels: KernelSet, axis: AxisGroup, has_triton: bool
 ) -> int:
     """Count kernel launches and collectives of work on meta tensors."""
     counter = LaunchCounter()
-    axis = AxisGroup.single("dap")
-    if dap_size > 1:
-        axis = AxisGroup.fake("dap", size=dap_size)
     axis = replace(axis, on_launch=lambda what, kind, sent_bytes: counter.add())
     plan = ExecutionPlan(kernels=kernels, dap=axis, num_recomputed_blocks=ALL_BLOCKS)
     with ExitStack() as stack:

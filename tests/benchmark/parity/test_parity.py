@@ -75,6 +75,19 @@ def test_the_kernels_for_a_cpu_pass_with_the_trajectory(shared, capsys):
     assert "trajectory: 88 of 88 within tolerance" in capsys.readouterr().out
 
 
+def test_the_steps_after_the_stored_state_are_compared_alone(shared, capsys):
+    assert main(["parity", "--only-resumed", str(shared / "golden" / "model_tiny")]) == 0
+    text = capsys.readouterr().out
+    assert "resumed: 44 of 44 within tolerance" in text
+    assert "resumed update: 1 of 1 within tolerance" in text and "PASS (45 comparisons" in text
+
+
+def test_a_directory_without_a_stored_state_has_no_steps_after_it(tiny, capsys):
+    (tiny / "resumable.pt").unlink(missing_ok=True)
+    assert main(["parity", "--only-resumed", str(tiny)]) != 0
+    assert "resumable.pt is not a resumable checkpoint" in capsys.readouterr().err
+
+
 def test_a_wrong_output_fails(tiny, capsys):
     arrays = dict(np.load(tiny / "outputs.npz"))
     arrays["pair"] = arrays["pair"] * 1.001

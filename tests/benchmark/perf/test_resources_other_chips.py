@@ -5,8 +5,8 @@ import pytest
 from benchmark.perf import resources
 from benchmark.perf.tools.meta_step import MetaStep
 from benchmark.presets import build_preset
-from openfold_opt.kernels.triton.compiling import distinct_launches
-from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.kernels.triton.compiling import distinct_launches, kernel_name
+from openfold_opt.parallel.context import counted_axis
 from openfold_opt.train.graphs.graph_memory import with_evoformer_blocks
 from openfold_opt.train.precision import PRECISIONS
 from tests.support.compiled_kernels import assert_fits, compile_for
@@ -28,21 +28,23 @@ def test_every_kernel_fits_blackwell_and_compiles_completely():
     assert all(kernel["registers"] > 0 for kernel in kernels)
 
 
-def test_dap_launches_the_same_kernels():
-    """Compiling the kernels of one DAP size therefore covers all sizes.
+def test_compiling_for_one_and_for_eight_ranks_covers_all_dap_sizes():
+    """Only the tiles of the projection with a residual depend on the number of rows.
 
     The blocks of sum_partials, which has no matrix product, depend on the number of programs.
     """
     config = with_evoformer_blocks(build_preset("mlperf_reference"), 1)
-    kernels_of = []
-    for dap in (AxisGroup.single("dap"), AxisGroup.fake("dap", size=8)):
+    kernels_of, tiles_of = {}, {}
+    for size in (1, 4, 8):
+        dap = counted_axis(config.parallel, size=size)
         step = MetaStep.build(config, kernels="triton", precision="bf16", dap=dap)
         launches = distinct_launches(resources.step_launches(step), every_alignment=False)
-        kernels_of.append(
-            {
-                (kernel.fn, tuple(sorted(options.items())))
-                for kernel, _, _, options in launches
-                if "partial_sums" not in kernel.fn.__module__
-            }
-        )
-    assert kernels_of[0] == kernels_of[1]
+        kinds = {
+            (kernel_name(kernel), tuple(sorted(options.items())))
+            for kernel, _, _, options in launches
+            if "partial_sums" not in kernel.fn.__module__
+        }
+        tiles_of[size] = {kind for kind in kinds if kind[0].startswith("projected_residual.")}
+        kernels_of[size] = kinds - tiles_of[size]
+    assert kernels_of[1] == kernels_of[4] == kernels_of[8]
+    assert tiles_of[8] - tiles_of[1] and tiles_of[4] <= tiles_of[1] | tiles_of[8]

@@ -1,5 +1,7 @@
 """`perf tune` with a synthetic timer, and the use of its file."""
 
+from types import ModuleType
+
 import pytest
 import torch
 
@@ -37,17 +39,18 @@ def synthetic_timer(kernel, grid, arguments, options):
 
 def test_faster_options_are_chosen_and_noise_is_ignored(launches):
     tuned = tune(launches, synthetic_timer, key_of=tuned_options.launch_key)
-    assert len(tuned) > 20
-    for key, entry in tuned.items():
-        if key.startswith("attention.forward."):
+    assert len({entry.key for entry in tuned}) > 20
+    assert len({(entry.key, entry.programs) for entry in tuned}) == len(tuned)
+    for entry in tuned:
+        if entry.key.startswith("attention.forward."):
             assert entry.options["num_stages"] == 4 and entry.chosen == pytest.approx(
                 entry.written / 2
             )
         else:
             assert entry.options == {} and entry.chosen == entry.written
-    metrics = TuneMetrics(chip="X", preset="demo", precision="bf16", file="x.py", launches=tuned)
+    metrics = metrics_of(tuned)
     assert "default" in report(metrics) and "num_stages" in report(metrics)
-    assert headline(metrics).startswith("demo bf16 on X: kernels of a step take ")
+    assert headline(metrics).startswith("demo bf16 on NVIDIA H200: kernels of a step at DAP 1, 8 ")
 
 
 def test_a_kernel_that_cannot_run_is_an_error(launches):
@@ -55,28 +58,42 @@ def test_a_kernel_that_cannot_run_is_an_error(launches):
         tune(launches, lambda *launch: None, key_of=tuned_options.launch_key)
 
 
-def test_the_options_of_the_file_are_used(launches, monkeypatch):
+def metrics_of(tuned):
+    return TuneMetrics(
+        chip="NVIDIA H200",
+        preset="demo",
+        precision="bf16",
+        file="x.py",
+        dap=[1, 8],
+        launches=tuned,
+    )
+
+
+def test_the_options_of_the_file_are_used_by_the_size_of_the_launch(launches, monkeypatch):
     kernel, _, arguments, options = launches[0]
     key = tuned_options.launch_key(kernel, arguments, options)
-    tuned = {
-        key: TunedLaunch(written=2.0, chosen=1.0, options={"num_warps": 2, "num_stages": 4}),
-        "other": TunedLaunch(written=1.0, chosen=1.0, options={}),
-    }
-    namespace = {}
-    exec(
-        format_file(tuned, chip="NVIDIA H200", preset="demo", precision="bf16"), namespace
-    )  # the file is Python
-    assert namespace["CHIP"] == "NVIDIA H200" and namespace["OPTIONS"] == {
-        key: {"num_warps": 2, "num_stages": 4}
-    }
-    monkeypatch.setattr(tuned_options, "active_table", lambda: namespace["OPTIONS"])
-    changed = tuned_options.tuned(kernel, arguments, options)
-    assert changed["num_warps"] == 2 and changed["num_stages"] == 4
-    assert {name: value for name, value in changed.items() if name not in tuned_options.TUNED} == {
-        name: value for name, value in options.items() if name not in tuned_options.TUNED
-    }
+    times = {"written": 2.0, "chosen": 1.0}
+    tuned = [
+        TunedLaunch(key=key, programs=64, options={"num_warps": 2, "num_stages": 4}, **times),
+        TunedLaunch(key=key, programs=512, options={}, **times),
+        TunedLaunch(key="other", programs=1, options={}, **times),
+    ]
+    file = ModuleType("openfold_opt.kernels.triton.tuning.h200")
+    exec(format_file(metrics_of(tuned)), vars(file))
+    assert file.CHIP == "NVIDIA H200"
+    assert file.OPTIONS == {key: {64: {"num_warps": 2, "num_stages": 4}, 512: {}}}
+    assert (
+        "tuning.h200, measured on 20" in tuned_options.table_of(file).source
+        and "with the shapes of demo in bf16 at DAP 1, 8" in tuned_options.table_of(file).source
+    )
+    monkeypatch.setattr(tuned_options, "active_options", lambda: file.OPTIONS)
+    for grid in ((64,), (8, 4, 2), (1,), (170,)):
+        changed = tuned_options.tuned(kernel, grid, arguments, options)
+        assert changed == options | {"num_warps": 2, "num_stages": 4}
+    for grid in ((512,), (10_000,), (190,)):
+        assert tuned_options.tuned(kernel, grid, arguments, options) == options
     others = tuple(x.double() if isinstance(x, torch.Tensor) else x for x in arguments)
-    assert tuned_options.tuned(kernel, others, options) == options
+    assert tuned_options.tuned(kernel, (64,), others, options) == options
 
 
 @pytest.mark.parametrize(
@@ -122,8 +139,10 @@ def test_materialized_tensors_have_the_strides_of_the_launch(dtype):
 def test_recorded_launches_have_the_default_options(launches, monkeypatch):
     monkeypatch.setattr(
         tuned_options,
-        "active_table",
-        lambda: {tuned_options.launch_key(k, a, o): {"num_warps": 16} for k, _, a, o in launches},
+        "active_options",
+        lambda: {
+            tuned_options.launch_key(k, a, o): {1: {"num_warps": 16}} for k, _, a, o in launches
+        },
     )
     repeated = step_launches(
         MetaStep.build(build_preset("demo"), kernels="triton", precision="bf16")

@@ -1,11 +1,14 @@
 """Projection, gate, dropout and residual in Triton compared with the reference."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from openfold_opt.kernels.interface import LinearWeights
 from openfold_opt.kernels.reference.dropout_residual import dropout_residual
+from openfold_opt.kernels.triton import launching
 from openfold_opt.kernels.triton.projected_residual import projected_residual
 from tests.support.kernel_agreement import assert_bfloat16_rule, assert_same, random
 
@@ -92,10 +95,28 @@ def test_without_gradient():
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("filling_programs", [1, 148])
 @pytest.mark.parametrize("has_gate", [False, True])
-def test_bfloat16(has_gate):
-    mask = dropout(2, 1, 6, 32)
-    tensors = leaves(64, 32, has_gate=has_gate)
+def test_bfloat16(has_gate, filling_programs, monkeypatch):
+    """The blocks have 128 channels if one program is enough, and 64 if it is not."""
+    monkeypatch.setattr(launching, "FILLING_PROGRAMS", filling_programs)
+    mask = dropout(2, 1, 6, 128)
+    tensors = leaves(64, 128, has_gate=has_gate)
     assert_bfloat16_rule(
         call(projected_residual, mask), call(reference, mask), tensors, (True,) * len(tensors)
     )
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "c_out", "expected"),
+    [(65_536, 128, 128), (9_472, 128, 128), (9_408, 128, 64), (8_192, 128, 64), (64, 32, 32)],
+)
+def test_blocks_get_smaller_where_multiprocessors_would_be_idle(num_rows, c_out, expected):
+    x = torch.empty(1, 1, num_rows, 64, dtype=torch.bfloat16, device="meta")
+    residual, weight, bias = x.new_empty(1, 1, num_rows, c_out), x.new_empty(c_out, 64), x[0, 0, 0]
+    launched = []
+    with launching.launches_on_meta(lambda *launch: launched.append(launch)):
+        projected_residual(residual, x, LinearWeights(weight, bias), None)
+    ((_, grid, _, options),) = launched
+    assert options["BLOCK_OUT"] == expected
+    assert math.prod(grid) >= launching.FILLING_PROGRAMS or expected <= 64

@@ -40,8 +40,13 @@ def test_counted_nodes_are_the_operators_of_a_recording(config, nodes):
 
 
 def test_chunks_and_collectives_of_a_dap_group_are_nodes(config, nodes):
-    config = dataclasses.replace(config, parallel=ParallelConfig(dap_size=2))
+    parallel = ParallelConfig(dap_size=2, dap_min_chunk_bytes=0)
+    config = dataclasses.replace(config, parallel=parallel)
     sharded = count_nodes(config, config.kernels)
+    whole = count_nodes(
+        dataclasses.replace(config, parallel=ParallelConfig(dap_size=2)), config.kernels
+    )
+    assert nodes.gradient < whole.gradient < sharded.gradient
     assert sharded.gradient > 1.3 * nodes.gradient and sharded.iteration > 1.2 * nodes.iteration
     # One rank evaluates a chain. The first count also includes tables that are created once.
     assert sharded.evaluation == pytest.approx(nodes.evaluation, rel=0.02)

@@ -1,12 +1,19 @@
-"""Lookup of tuned launch options in the file of a chip."""
+"""Lookup of tuned launch options in the file of a chip, by kind and size of a launch.
+
+The kind is the launch key, the size is the number of programs. It depends on the rows or edges of
+the rank, so that each number of ranks that share a sample has its own options.
+"""
 
 from __future__ import annotations
 
 import functools
 import importlib
 import importlib.util
+import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from triton.runtime.jit import JITFunction
@@ -15,6 +22,8 @@ TUNED = ("num_warps", "num_stages")
 """Options that change the speed and, through the order of sums, the rounding."""
 
 TunedOptions = dict[str, int]
+OptionsByPrograms = Mapping[int, TunedOptions]
+"""Number of programs of a launch -> its options; empty where the default options are kept."""
 Options = dict[str, int | float | str | bool]
 """Compile-time constants and launch options by name."""
 
@@ -36,38 +45,68 @@ def file_name(device_name: str) -> str | None:
     return None if match is None else match.group(1).lower()
 
 
-def table_for(device_name: str) -> Mapping[str, TunedOptions] | None:
-    """Return the options of a chip by launch key; None if it has no file."""
+@dataclass(frozen=True, kw_only=True)
+class TuningTable:
+    """The file of a chip."""
+
+    options: Mapping[str, OptionsByPrograms]
+    """By launch key."""
+    source: str
+    """File, date, and what was measured."""
+
+
+def table_for(device_name: str) -> TuningTable | None:
+    """Return the options of a chip; None if it has no file."""
     name = file_name(device_name)
     module = None if name is None else f"{__package__}.{name}"
     if module is None or importlib.util.find_spec(module) is None:
         return None
-    return importlib.import_module(module).OPTIONS
+    return table_of(importlib.import_module(module))
+
+
+def table_of(file: ModuleType) -> TuningTable:
+    """Return the table of a tuning file."""
+    sizes = ", ".join(map(str, file.DAP_SIZES))
+    return TuningTable(
+        options=file.OPTIONS,
+        source=f"{file.__name__}, measured on {file.DATE} with the shapes of {file.PRESET} in "
+        f"{file.PRECISION} at DAP {sizes}",
+    )
 
 
 def describe(device: torch.device) -> str:
-    """Return a line about the tuning of a device for the log of a run."""
+    """Return a line about the options of the launches on a device for the log of a run."""
     if device.type != "cuda":
         return "kernels: no tuning on this device"
     name = torch.cuda.get_device_name(device)
     table = table_for(name)
     if table is None:
         return (
-            f"kernels: no tuning data for {name}, using safe launch options; "
-            "docs/kernels.md describes how to measure faster ones"
+            f"kernels: no tuning data for {name}, using safe launch options, with tiles chosen by "
+            "the number of programs; docs/kernels.md describes how to measure faster ones"
         )
-    return f"kernels: {len(table)} launches tuned for {name}"
+    return f"kernels: options of {len(table.options)} launches for {name} from {table.source}"
 
 
 @functools.cache
-def active_table() -> Mapping[str, TunedOptions]:
-    """Return the table of the GPU of this process, looked up once; empty without one."""
+def active_options() -> Mapping[str, OptionsByPrograms]:
+    """Return the options for the GPU of this process, looked up once; empty without one."""
     if not torch.cuda.is_available():
         return {}
-    return table_for(torch.cuda.get_device_name()) or {}
+    table = table_for(torch.cuda.get_device_name())
+    return {} if table is None else table.options
 
 
-def tuned(kernel: JITFunction, args: tuple, options: Options) -> Options:
-    """Return the options of a launch, updated from the file of the chip."""
-    table = active_table()
-    return options | table.get(launch_key(kernel, args, options), {}) if table else options
+def tuned(kernel: JITFunction, grid: tuple[int, ...], args: tuple, options: Options) -> Options:
+    """Return the options of a launch, updated from the file of the chip.
+
+    Of the numbers of programs that were measured, the one with the smallest ratio to that of the
+    launch determines them.
+    """
+    table = active_options()
+    by_programs = table.get(launch_key(kernel, args, options)) if table else None
+    if by_programs is None:
+        return options
+    programs = math.prod(grid)
+    nearest = min(by_programs, key=lambda measured: abs(math.log(measured / programs)))
+    return options | by_programs[nearest]
