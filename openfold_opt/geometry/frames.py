@@ -20,6 +20,7 @@ from openfold_opt.protein.residue_constants import (
     restype_3to1,
     restype_atom14_mask,
     restype_atom14_rigid_group_positions,
+    restype_atom14_to_atom37,
     restype_atom14_to_rigid_group,
     restype_order,
     restype_rigid_group_default_frame,
@@ -67,7 +68,22 @@ def _ambiguity_rotations() -> np.ndarray:
     return read_only(rotations)
 
 
+def _pseudo_beta_tables() -> tuple[np.ndarray, np.ndarray]:
+    """Return slot and position of CB, or CA of glycine.
+
+    Returns:
+        int64 [21, 1]: the atom37 slot.
+        float32 [21, 3]: the idealized position in the backbone frame, angstrom.
+    """
+    slots = np.full((21, 1), atom_order["CB"], np.int64)
+    slots[restype_order["G"]] = atom_order["CA"]
+    is_atom = restype_atom14_to_atom37 == slots
+    positions = restype_atom14_rigid_group_positions[np.arange(21), is_atom.argmax(axis=1)]
+    return read_only(slots), read_only(positions)
+
+
 _GROUP_ATOMS, _GROUP_EXISTS = _group_tables()
+_PSEUDO_BETA_SLOT, _PSEUDO_BETA_POSITION = _pseudo_beta_tables()
 _AMBIGUITY_ROTATIONS = _ambiguity_rotations()
 
 
@@ -165,3 +181,18 @@ def frames_and_literature_positions_to_atom14(frames: Rigid, aatype: Tensor) -> 
         lookup(restype_atom14_rigid_group_positions, aatype)
     )
     return positions * lookup(restype_atom14_mask, aatype)[..., None]
+
+
+def pseudo_beta_of_backbone(backbone: Rigid, aatype: Tensor, atom37_exists: Tensor) -> Tensor:
+    """Place CB, or CA of glycine. Both belong to the backbone group, so no torsion angle matters.
+
+    Args:
+        backbone: Frames [..., N_res].
+        aatype: [..., N_res] int64.
+        atom37_exists: [..., N_res, 37]
+
+    Returns:
+        [..., N_res, 3] angstrom, zero where the atom does not exist.
+    """
+    exists = atom37_exists.gather(-1, lookup(_PSEUDO_BETA_SLOT, aatype))
+    return backbone.apply(lookup(_PSEUDO_BETA_POSITION, aatype)) * exists

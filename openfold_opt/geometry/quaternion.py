@@ -25,16 +25,3 @@ def quaternion_to_matrix(q: Tensor) -> Tensor:
         ww - xx - yy + zz,
     )
     return torch.stack(entries, dim=-1).unflatten(-1, (3, 3))
-
-
-def quaternion_multiply_by_vector(q: Tensor, v: Tensor) -> Tensor:
-    """Return the Hamilton product of q [..., 4] and (0, v), where v is [..., 3]: [..., 4]."""
-    w, x, y, z = q.unbind(-1)
-    a, b, c = v.unbind(-1)
-    product = (
-        -x * a - y * b - z * c,
-        w * a + y * c - z * b,
-        w * b - x * c + z * a,
-        w * c + x * b - y * a,
-    )
-    return torch.stack(product, dim=-1)

@@ -162,6 +162,8 @@ class KernelSet:
     invariant_point_attention: Callable[..., tuple[Tensor, Tensor, Tensor]]
     """(inputs: InvariantPointInputs, *, mask, mask_inf, query_mask) -> scalar, point and pair
     results"""
+    backbone_update: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    """(update, quaternion, rotation, translation) -> the three of the updated frames"""
     dropout_masks: Callable[..., Tensor]
     """(key, sites, slots, *, pass_index, shape, rate) -> counter-based dropout masks"""
     weight_update: Callable[..., Tensor]
@@ -190,6 +192,7 @@ class KernelConfig:
     transition: Implementation = "reference"
     dropout_residual: Implementation = "reference"
     invariant_point_attention: Implementation = "reference"
+    backbone_update: Implementation = "reference"
     dropout_masks: Implementation = "reference"
     weight_update: Implementation = "reference"
 

@@ -27,6 +27,7 @@ from openfold_opt.kernels.cpu import triangle_update as cpu_triangle_update
 from openfold_opt.kernels.cpu import weight_update as cpu_weight_update
 from openfold_opt.kernels.cuequivariance import requirements
 from openfold_opt.kernels.interface import Implementation, KernelShapes, Precision
+from openfold_opt.kernels.reference.backbone_update import BackboneUpdateShapes, backbone_update
 from openfold_opt.kernels.reference.dropout_masks import DropoutMasksShapes, dropout_masks
 from openfold_opt.kernels.reference.dropout_residual import DropoutResidualShapes, dropout_residual
 from openfold_opt.kernels.reference.global_attention import GlobalAttentionShapes, global_attention
@@ -321,6 +322,12 @@ _ROWS = (
             kernels="invariant_point_attention",
         ),
         flops=flops.INVARIANT_POINT_ATTENTION,
+    ),
+    Operation(
+        name="backbone_update",
+        shapes=BackboneUpdateShapes,
+        reference=backbone_update,
+        triton="backbone_update",
     ),
     Operation(
         name="dropout_masks",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from openfold_opt.geometry.atoms import atom14_to_atom37
+from openfold_opt.geometry.frames import pseudo_beta_of_backbone
 from openfold_opt.model.auxiliary_heads import AuxiliaryHeads
 from openfold_opt.model.batch import FeatureBatch
 from openfold_opt.model.config import ModelConfig
@@ -138,31 +139,33 @@ class AlphaFold(nn.Module):
             with torch.no_grad():
                 features = batch.at_pass(pass_index)
                 pass_dropout = None if dropout is None else dropout.at_pass(pass_index)
-                trunk, structure = self._run_pass(
-                    features, recycled, pass_dropout, plan, is_last=False
-                )
-                recycled = _recycle(features, trunk, structure, plan)
+                recycled = self._recycle(features, recycled, pass_dropout, plan)
         features = batch.at_pass(num_recycling_iterations)
         pass_dropout = None if dropout is None else dropout.at_pass(num_recycling_iterations)
-        trunk, structure = self._run_pass(features, recycled, pass_dropout, plan, is_last=True)
+        trunk = self._run_trunk(features, recycled, pass_dropout, plan, is_last=True)
+        residues = (features.aatype, features.seq_mask)
+        structure = self.structure_module(trunk.s, trunk.pair, residues, pass_dropout, plan)
         return self._outputs(features, trunk, structure, plan)
 
-    def _run_pass(
+    def _recycle(
         self,
         features: FeatureBatch,
         recycled: Recycled | None,
         dropout: PassDropout | None,
         plan: ExecutionPlan,
-        *,
-        is_last: bool,
-    ) -> tuple[Trunk, Structure]:
-        """Run the trunk and the structure module once."""
-        trunk = self._run_trunk(features, recycled, dropout, plan, is_last=is_last)
-        residues = (features.aatype, features.seq_mask)
-        structure = self.structure_module(
-            trunk.s, trunk.pair, residues, dropout, plan, last_block_only=not is_last
+    ) -> Recycled:
+        """Run a recycling iteration, and return the inputs of the next one."""
+        trunk = self._run_trunk(features, recycled, dropout, plan, is_last=False)
+        backbone = self.structure_module.predict_backbone(
+            trunk.s, trunk.pair, features.seq_mask, dropout, plan
         )
-        return trunk, structure
+        return Recycled(
+            first_row=trunk.first_row,
+            z=scatter(trunk.pair(), plan.dap, dim=2),
+            pseudo_beta=pseudo_beta_of_backbone(
+                backbone, features.aatype, features.atom37_atom_exists
+            ),
+        )
 
     def _run_trunk(
         self,
@@ -292,17 +295,6 @@ def final_positions(features: FeatureBatch, structure: Structure) -> Tensor:
     """
     return atom14_to_atom37(
         structure.positions[:, -1], features.residx_atom37_to_atom14, features.atom37_atom_exists
-    )
-
-
-def _recycle(
-    features: FeatureBatch, trunk: Trunk, structure: Structure, plan: ExecutionPlan
-) -> Recycled:
-    """Collect the inputs of the next recycling iteration."""
-    return Recycled(
-        first_row=trunk.first_row,
-        z=scatter(trunk.pair(), plan.dap, dim=2),
-        pseudo_beta=pseudo_beta_positions(features.aatype, final_positions(features, structure)),
     )
 
 

@@ -29,7 +29,7 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 _OPERATIONS: dict[CompiledPart, tuple[str, ...]] = {
-    "structure_module": ("layer_norm", "invariant_point_attention"),
+    "structure_module": ("layer_norm", "invariant_point_attention", "backbone_update"),
     "losses": (),
     "embedders": ("layer_norm",),
     "heads": ("layer_norm",),

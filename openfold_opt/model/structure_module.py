@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from openfold_opt.geometry.frames import (
     frames_and_literature_positions_to_atom14,
     torsion_angles_to_frames,
 )
-from openfold_opt.geometry.quaternion import quaternion_multiply_by_vector, quaternion_to_matrix
+from openfold_opt.geometry.quaternion import quaternion_to_matrix
 from openfold_opt.geometry.rigid import Rigid
 from openfold_opt.model.angle_resnet import AngleResnet
 from openfold_opt.model.backbone_update import BackboneUpdate
@@ -31,11 +31,21 @@ from openfold_opt.model.single_transition import SingleTransition
 PointAttention = Callable[[Tensor, Rigid], Tensor]
 """(s [batch, N_res, c_s], frames [batch, N_res]) -> update of s."""
 
-BlockState = tuple[Tensor, Tensor, Tensor]
-"""s [batch, N_res, c_s], unit quaternion [batch, N_res, 4] and translation [batch, N_res, 3]."""
-
 BlockMasks = tuple[Tensor | None, Tensor | None]
 """Dropout masks [batch, N_res, c_s] after attention and transition; None: no dropout."""
+
+
+class BlockState(NamedTuple):
+    """Single representation and backbone frames before or after a block."""
+
+    s: Tensor
+    """[batch, N_res, c_s]"""
+    quaternion: Tensor
+    """[batch, N_res, 4], unit quaternion"""
+    rotation: Tensor
+    """[batch, N_res, 3, 3], the matrix of the quaternion, without gradient"""
+    translation: Tensor
+    """[batch, N_res, 3], in the length unit of the module"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +123,6 @@ class StructureModule(nn.Module):
         residues: tuple[Tensor, Tensor],
         dropout: PassDropout | None,
         plan: ExecutionPlan,
-        *,
-        last_block_only: bool = False,
     ) -> Structure:
         """Predict the structure in float32.
 
@@ -127,10 +135,35 @@ class StructureModule(nn.Module):
             residues: aatype [batch, N_res] int64 and seq_mask [batch, N_res].
             dropout: None disables dropout.
             plan: kernels.
-            last_block_only: return the last block only (num_blocks 1), which is what recycling
-                needs.
         """
         aatype, seq_mask = residues
+        s_initial, blocks = self._run_all(s, z, seq_mask, dropout, plan)
+        return plan.compiled("structure_module", self._place_atoms)(blocks, s_initial, aatype)
+
+    def predict_backbone(
+        self,
+        s: Tensor,
+        z: Callable[[], Tensor],
+        seq_mask: Tensor,
+        dropout: PassDropout | None,
+        plan: ExecutionPlan,
+    ) -> Rigid:
+        """Predict the backbone frames [batch, N_res] of the last block only, in angstrom.
+
+        This is what recycling needs. Arguments as in `forward`.
+        """
+        state = self._run_all(s, z, seq_mask, dropout, plan)[1][-1]
+        return Rigid(state.rotation, state.translation * self.config.position_scale_angstrom)
+
+    def _run_all(
+        self,
+        s: Tensor,
+        z: Callable[[], Tensor],
+        seq_mask: Tensor,
+        dropout: PassDropout | None,
+        plan: ExecutionPlan,
+    ) -> tuple[Tensor, list[BlockState]]:
+        """Run lines 1-10. Return the normalized s, and the states after each block."""
         s_initial = self.layer_norm_s(s, plan)
         s_first, masks = self.linear_in(s_initial), self._draw_dropout(s, dropout, plan)
         # The pairs are needed from here on.
@@ -141,10 +174,7 @@ class StructureModule(nn.Module):
         def run_block(state: BlockState, block_masks: BlockMasks) -> BlockState:
             return compiled(state, z_normalized, seq_mask, block_masks, plan)
 
-        blocks = self._run_blocks(s_first, run_block, masks)
-        if last_block_only:
-            blocks = blocks[-1:]
-        return plan.compiled("structure_module", self._place_atoms)(blocks, s_initial, aatype)
+        return s_initial, self._run_blocks(s_first, run_block, masks)
 
     def predict(
         self, s: Tensor, attend: PointAttention, aatype: Tensor, plan: ExecutionPlan
@@ -174,16 +204,14 @@ class StructureModule(nn.Module):
         masks: list[BlockMasks],
     ) -> list[BlockState]:
         """Run lines 4-10 of all blocks, with the dropout masks of each, and return their states."""
+        frames = Rigid.identity(s.shape[:-1], dtype=s.dtype, device=s.device)
         quaternion = torch.zeros((*s.shape[:-1], 4), dtype=s.dtype, device=s.device)
         quaternion[..., 0] = 1.0
-        translation = torch.zeros((*s.shape[:-1], 3), dtype=s.dtype, device=s.device)
+        state = BlockState(s, quaternion, frames.rotation.contiguous(), frames.translation)
         blocks = []
         for block_masks in masks:
-            block = run_block((s, quaternion, translation), block_masks)
-            s, quaternion, translation = block
-            blocks.append(block)
-            # Line 20: no gradient flows through the rotations between blocks.
-            quaternion = quaternion.detach()
+            state = run_block(state, block_masks)
+            blocks.append(state)
         return blocks
 
     def _run_block(
@@ -194,7 +222,7 @@ class StructureModule(nn.Module):
         masks: BlockMasks,
         plan: ExecutionPlan,
     ) -> BlockState:
-        """Update s, quaternion and translation from the normalized pairs, and return them."""
+        """Update the state from the normalized pairs, and return it."""
 
         def attend(s: Tensor, frames: Rigid) -> Tensor:
             return self.ipa(s, z, frames, seq_mask, plan)
@@ -205,24 +233,20 @@ class StructureModule(nn.Module):
         self, state: BlockState, attend: PointAttention, masks: BlockMasks, plan: ExecutionPlan
     ) -> BlockState:
         """Run lines 6-10."""
-        s, quaternion, translation = state
         attention_mask, transition_mask = masks
-        rotation = quaternion_to_matrix(quaternion)
-        frames = Rigid(rotation=rotation, translation=translation)
-        s = s + attend(s, frames)
+        s = state.s + attend(state.s, Rigid(state.rotation, state.translation))
         s = self.layer_norm_ipa(s if attention_mask is None else s * attention_mask, plan)
         s = self.transition(s, transition_mask, plan)
-        update = self.bb_update(s)
-        translation = frames.apply(update[..., 3:])
-        quaternion = quaternion + quaternion_multiply_by_vector(quaternion, update[..., :3])
-        quaternion = quaternion / torch.linalg.vector_norm(quaternion, dim=-1, keepdim=True)
-        return s, quaternion, translation
+        return BlockState(s, *plan.kernels.backbone_update(self.bb_update(s), *state[1:]))
 
     def _place_atoms(
         self, blocks: list[BlockState], s_initial: Tensor, aatype: Tensor
     ) -> Structure:
         """Predict torsion angles, frames and atoms of all blocks from the results of the blocks."""
-        states, quaternions, translations = (torch.stack(parts, dim=1) for parts in zip(*blocks))
+        states, quaternions, translations = (
+            torch.stack([getattr(block, name) for block in blocks], dim=1)
+            for name in ("s", "quaternion", "translation")
+        )
         unnormalized_angles, angles = self.angle_resnet(states, s_initial[:, None])
         translations = translations * self.config.position_scale_angstrom
         backbone = Rigid(rotation=quaternion_to_matrix(quaternions), translation=translations)

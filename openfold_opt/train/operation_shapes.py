@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from openfold_opt.kernels.arguments import OperationShapes
+from openfold_opt.kernels.reference.backbone_update import BackboneUpdateShapes
 from openfold_opt.kernels.reference.dropout_masks import DropoutMasksShapes
 from openfold_opt.kernels.reference.dropout_residual import DropoutResidualShapes
 from openfold_opt.kernels.reference.global_attention import GlobalAttentionShapes
@@ -63,6 +64,11 @@ def operations_of_step(config: RunConfig, *, dap_size: int = 1) -> list[PlacedOp
                 num_v_points=structure.num_v_points,
                 c_z=config.model.c_z,
             ),
+        ),
+        (
+            "backbone_update",
+            "structure module",
+            BackboneUpdateShapes(batch=sizes.batch, num_res=sizes.num_res),
         ),
         (
             "dropout_masks",

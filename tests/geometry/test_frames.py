@@ -2,10 +2,11 @@
 
 import torch
 
-from openfold_opt.geometry.atoms import atom14_to_atom37, make_atom14_masks
+from openfold_opt.geometry.atoms import atom14_to_atom37, make_atom14_masks, pseudo_beta
 from openfold_opt.geometry.frames import (
     atom37_to_frames,
     frames_and_literature_positions_to_atom14,
+    pseudo_beta_of_backbone,
     torsion_angles_to_frames,
 )
 from openfold_opt.geometry.quaternion import quaternion_to_matrix
@@ -51,6 +52,21 @@ def test_torsions_are_recovered_from_atoms():
     rebuilt = atom37_to_frames(aatype, atom37, masks["atom37_atom_exists"])["rigidgroups_gt_frames"]
     torch.testing.assert_close(rebuilt[:, 0, :3, :3], backbone.rotation, atol=2e-2, rtol=0)
     torch.testing.assert_close(rebuilt[:, 0, :3, 3], backbone.translation, atol=1e-4, rtol=0)
+
+
+def test_pseudo_beta_does_not_depend_on_torsions():
+    aatype, backbone, angles = random_residues()
+    # The last residue has an unknown type, which has no atoms.
+    aatype[-1] = 20
+    frames = torsion_angles_to_frames(backbone, angles, aatype)
+    masks = make_atom14_masks(aatype)
+    atom14 = frames_and_literature_positions_to_atom14(frames, aatype)
+    exists = masks["atom37_atom_exists"]
+    atom37 = atom14_to_atom37(atom14, masks["residx_atom37_to_atom14"], exists)
+    found = pseudo_beta_of_backbone(backbone, aatype, exists)
+    expected, mask = pseudo_beta(aatype, atom37, exists)
+    assert torch.equal(found, expected)
+    assert mask.tolist() == [1.0] * 19 + [0.0]
 
 
 def test_missing_atoms_give_finite_masked_frames():

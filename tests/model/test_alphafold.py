@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 import torch
 
-from openfold_opt.model.alphafold import AlphaFold
+from openfold_opt.model.alphafold import AlphaFold, pseudo_beta_positions
 from openfold_opt.model.config import ModelConfig
 from openfold_opt.model.dropout import DropoutState
 from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
@@ -111,12 +111,21 @@ def test_the_first_recycling_iteration_uses_dropout(small_config, random_batch):
     with torch.no_grad():
         runs = []
         for index in (0, 0, 1):
-            trunk, _ = model._run_pass(
-                random_batch.at_pass(0), None, state.at_pass(index), PLAN, is_last=False
-            )
-            runs.append(trunk.pair())
+            recycled = model._recycle(random_batch.at_pass(0), None, state.at_pass(index), PLAN)
+            runs.append(recycled.z)
     assert torch.equal(runs[0], runs[1])
     assert not torch.allclose(runs[0], runs[2], rtol=1e-3)
+
+
+def test_recycled_atoms_are_those_of_the_whole_structure(small_config, random_batch):
+    model = randomized(small_config)
+    with torch.no_grad():
+        features, state = random_batch.at_pass(0), dropout()
+        recycled = model._recycle(features, None, state.at_pass(0), PLAN)
+        whole = model(random_batch, PLAN, num_recycling_iterations=0, dropout=state)
+    expected = pseudo_beta_positions(features.aatype, whole.final_atom_positions)
+    torch.testing.assert_close(recycled.pseudo_beta, expected, rtol=1e-6, atol=1e-6)
+    assert expected.abs().amax() > 0.0
 
 
 def test_each_pass_uses_its_own_slice(small_config, random_batch):

@@ -13,8 +13,11 @@ from torch import Tensor
 from openfold_opt.kernels.triton.launching import divide_up, fused_op, launch, next_power_of_2
 
 ELEMENTS_PER_BLOCK = 4096
-"""Elements that a program reads at a time."""
-MAX_BLOCK_PARTS = 128
+"""Largest number of elements that a program reads at a time."""
+PROGRAMS = 128
+"""Programs of a launch, if there are enough elements: about one for each multiprocessor."""
+MIN_BLOCK_ELEMENTS = 8
+"""Neighboring elements of a program, 32 bytes: the least that a GPU reads from memory."""
 
 
 @triton.jit
@@ -64,8 +67,10 @@ def partial_sums_forward(partial: Tensor, dtype: torch.dtype) -> Tensor:
     num_parts, *shape = partial.shape
     num_elements = partial[0].numel()
     out = torch.empty(shape, dtype=dtype, device=partial.device)
-    block_parts = min(MAX_BLOCK_PARTS, next_power_of_2(num_parts))
-    block_elements = ELEMENTS_PER_BLOCK // block_parts
+    block_elements = max(
+        MIN_BLOCK_ELEMENTS, min(256, next_power_of_2(divide_up(num_elements, PROGRAMS)))
+    )
+    block_parts = min(ELEMENTS_PER_BLOCK // block_elements, next_power_of_2(num_parts))
     launch(
         _sum_kernel,
         (divide_up(num_elements, block_elements),),

@@ -3,6 +3,9 @@
 The gate, the dropout mask and the residual are applied to a tile of the product in registers. Each
 tensor of the residual stream has its own strides, so attention along columns needs no transposed
 copy. With a gate, the backward pass needs the product, which the forward pass then writes, too.
+
+Without gradient, x may be the normalization of another tensor with channels before rows. It is
+computed in registers and not written.
 """
 
 import torch
@@ -10,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from openfold_opt.kernels.interface import LinearWeights
+from openfold_opt.kernels.interface import LinearWeights, NormWeights
 from openfold_opt.kernels.triton.dropout_residual import (
     dense,
     dropout_residual_backward,
@@ -28,6 +31,7 @@ from openfold_opt.kernels.triton.launching import (
     next_power_of_2,
     row_offsets,
 )
+from openfold_opt.kernels.triton.layer_norm import centered_rows
 from openfold_opt.kernels.triton.partial_sums import sum_partials
 
 BLOCK_ROWS = 64
@@ -36,7 +40,10 @@ BLOCK_ROWS = 64
 
 @triton.jit
 def _forward_kernel(
-    x_ptr,  # [rows, c_in] contiguous; rows are numbered over [size_0, size_1, size_2]
+    x_ptr,  # [rows, c_in] contiguous; rows are numbered over [size_0, size_1, size_2].
+    # If HAS_NORM: [size_0, c_in, size_1, size_2] contiguous, before the normalization
+    gamma_ptr,  # [c_in], weight and bias of the normalization; read if HAS_NORM
+    beta_ptr,
     weight_ptr,  # [c_out, c_in] contiguous
     bias_ptr,  # [c_out]
     residual_ptr,  # [size_0, size_1, size_2, c_out] with strides for the first three dims
@@ -57,11 +64,14 @@ def _forward_kernel(
     mask_stride_1,
     mask_stride_2,
     mask_stride_c,
+    eps,
     C_IN: tl.constexpr,
     C_OUT: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
     BLOCK_IN: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    HAS_NORM: tl.constexpr,
     HAS_GATE: tl.constexpr,
     HAS_MASK: tl.constexpr,
     HAS_UPDATE: tl.constexpr,
@@ -72,20 +82,39 @@ def _forward_kernel(
     in_rows, in_columns = rows < num_rows, columns < C_OUT
     inside = in_rows[:, None] & in_columns[None, :]
     x_rows = rows.to(tl.int64)[:, None] * C_IN
+    if HAS_NORM:
+        channel_stride = size_1 * size_2
+        batch = (rows // channel_stride).to(tl.int64)
+        x_rows = (batch * C_IN * channel_stride + rows % channel_stride)[:, None]
+        channels = tl.arange(0, BLOCK_C)[None, :]
+        _, mean, rstd = centered_rows(
+            x_ptr + x_rows + channels.to(tl.int64) * channel_stride,
+            in_rows[:, None] & (channels < C_IN),
+            eps,
+            C_IN,
+        )
     update = tl.zeros([BLOCK_ROWS, BLOCK_OUT], dtype=tl.float32)
     for first in range(0, C_IN, BLOCK_IN):
         inner = first + tl.arange(0, BLOCK_IN)
+        x_columns = inner[None, :]
+        if HAS_NORM:
+            x_columns = x_columns.to(tl.int64) * channel_stride
         x = tl.load(
-            x_ptr + x_rows + inner[None, :],
+            x_ptr + x_rows + x_columns,
             mask=in_rows[:, None] & (inner < C_IN)[None, :],
             other=0.0,
         )
+        if HAS_NORM:
+            gamma = tl.load(gamma_ptr + inner, mask=inner < C_IN, other=0.0).to(tl.float32)
+            beta = tl.load(beta_ptr + inner, mask=inner < C_IN, other=0.0).to(tl.float32)
+            normalized = (x.to(tl.float32) - mean[:, None]) * rstd[:, None]
+            x = (normalized * gamma[None, :] + beta[None, :]).to(x.dtype)
         weight = tl.load(
             weight_ptr + columns[None, :] * C_IN + inner[:, None],
             mask=in_columns[None, :] & (inner < C_IN)[:, None],
             other=0.0,
         )
-        update = tl.dot(x, weight, update, input_precision=PRECISION)
+        update = tl.dot(x.to(weight.dtype), weight, update, input_precision=PRECISION)
     bias = tl.load(bias_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
     update += bias[None, :]
     if HAS_UPDATE:
@@ -119,6 +148,7 @@ def _constants(x: Tensor, weight: Tensor, row_blocks: int) -> Options:
         "BLOCK_ROWS": BLOCK_ROWS,
         "BLOCK_OUT": filling_block(blocks, lambda block: row_blocks * divide_up(c_out, block)),
         "BLOCK_IN": max(MIN_DOT_SIZE, min(32, next_power_of_2(c_in))),
+        "BLOCK_C": next_power_of_2(c_in),
         "PRECISION": dot_precision(x.dtype),
         "num_warps": 4,
         "num_stages": 2,
@@ -134,11 +164,15 @@ def projected_residual_forward(
     mask: Tensor | None,
     gate: Tensor | None,
     has_update: bool,
+    gamma: Tensor | None = None,
+    beta: Tensor | None = None,
+    eps: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Compute the sum.
 
     residual, mask, gate: [size_0, size_1, size_2, c_out]; x: [size_0, size_1, size_2, c_in]
-    contiguous, in the dtype of weight.
+    contiguous, in the dtype of weight; gamma, beta: None, or the normalization of x, which then is
+    [size_0, c_in, size_1, size_2] contiguous.
 
     Returns:
         out in dtype and memory layout of residual; x W^T + b (empty unless has_update).
@@ -149,7 +183,7 @@ def projected_residual_forward(
         residual = residual.contiguous()
         out = torch.empty_like(residual)
     update = torch.empty(residual.shape if has_update else 0, dtype=x.dtype, device=x.device)
-    num_rows = x.shape[0] * x.shape[1] * x.shape[2]
+    num_rows = residual.shape[0] * residual.shape[1] * residual.shape[2]
     row_blocks = divide_up(num_rows, BLOCK_ROWS)
     constants = _constants(x, weight, row_blocks)
     mask_strides = (0, 0, 0, 0) if mask is None else mask.stride()
@@ -157,17 +191,19 @@ def projected_residual_forward(
     launch(
         _forward_kernel,
         (row_blocks, divide_up(weight.shape[0], constants["BLOCK_OUT"])),
-        *(x, weight, bias, residual),
+        *(x, *(x if each is None else each for each in (gamma, beta)), weight, bias, residual),
         *(residual if each is None else each for each in (gate, mask)),
         *(out, update),
         *(
             num_rows,
-            *x.shape[1:3],
+            *residual.shape[1:3],
             *leading_strides(residual),
             *leading_strides(gate),
             *mask_strides,
+            eps,
         ),
         **constants,
+        HAS_NORM=gamma is not None,
         HAS_GATE=gate is not None,
         HAS_MASK=mask is not None,
         HAS_UPDATE=has_update,
@@ -217,3 +253,21 @@ def projected_residual(
     return _ProjectedResidual.apply(residual, x, *projection, mask, gate, needs_gradient).view(
         shape
     )
+
+
+def normalized_residual(
+    residual: Tensor,
+    x: Tensor,
+    norm: NormWeights,
+    projection: LinearWeights,
+    masks: tuple[Tensor | None, Tensor],
+) -> Tensor:
+    """Compute projected_residual of the normalization of x, without gradient.
+
+    residual: [batch, size_1, size_2, c_out]; x: [batch, c_in, size_1, size_2] contiguous; masks:
+    dropout mask and gate, as for dropout_residual.
+    """
+    mask, gate = masks
+    mask = None if mask is None else mask.expand(residual.shape)
+    residual, mask, gate = (three_leading_dims(each) for each in (residual, mask, gate))
+    return projected_residual_forward(residual, x, *projection, mask, gate, False, *norm)[0]

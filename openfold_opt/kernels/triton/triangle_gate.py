@@ -8,6 +8,8 @@ mask. A gradient d(ab) gives d(v) = d(ab) * s * mask and d(gate) = d(ab) * mask 
 both written directly to the gradient of the concatenated projection. The same kernel copies the
 gradient of the output gate there, and sums the gradient over the edges for the bias of the
 projection.
+
+Without gradient, the input may be normalized in registers.
 """
 
 import torch
@@ -24,6 +26,7 @@ from openfold_opt.kernels.triton.launching import (
     launch,
     next_power_of_2,
 )
+from openfold_opt.kernels.triton.layer_norm import centered_rows
 from openfold_opt.kernels.triton.partial_sums import sum_partials
 
 BLOCK_EDGES = 64
@@ -85,6 +88,8 @@ def _load_weight(weight_ptr, channels, is_channel, inner, C_IN: tl.constexpr):
 @triton.jit
 def _projection_kernel(
     x_ptr,  # [batch, edges, c_in] contiguous
+    gamma_ptr,  # [c_in], weight and bias of the normalization of x; read if HAS_NORM
+    beta_ptr,
     weight_ptr,  # [width, c_in] contiguous; the rows are in the order of the projection
     bias_ptr,  # [width]
     mask_ptr,  # [batch, edges] contiguous
@@ -93,10 +98,13 @@ def _projection_kernel(
     num_edges,
     num_channels,
     width,
+    eps,
     C_IN: tl.constexpr,
     BLOCK_IN: tl.constexpr,
+    BLOCK_C: tl.constexpr,
     BLOCK_EDGES: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
+    HAS_NORM: tl.constexpr,
     HAS_PROJECTED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -116,6 +124,10 @@ def _projection_kernel(
     is_channel = channels < tl.where(is_rest, width, num_channels)
     is_gated = is_channel & (not is_rest)
     inside = is_edge[:, None] & is_channel[None, :]
+    if HAS_NORM:
+        whole = tl.arange(0, BLOCK_C)[None, :]
+        x_tile = x_ptr + rows[:, None] * C_IN + whole
+        _, mean, rstd = centered_rows(x_tile, is_edge[:, None] & (whole < C_IN), eps, C_IN)
     value = tl.zeros([BLOCK_EDGES, BLOCK_CHANNELS], dtype=tl.float32)
     gate = tl.zeros([BLOCK_EDGES, BLOCK_CHANNELS], dtype=tl.float32)
     for start in range(0, C_IN, BLOCK_IN):
@@ -126,6 +138,12 @@ def _projection_kernel(
             other=0.0,
         )
         weight = _load_weight(weight_ptr, channels, is_channel, inner, C_IN)
+        if HAS_NORM:
+            gamma = tl.load(gamma_ptr + inner, mask=inner < C_IN, other=0.0).to(tl.float32)
+            beta = tl.load(beta_ptr + inner, mask=inner < C_IN, other=0.0).to(tl.float32)
+            normalized = (x.to(tl.float32) - mean[:, None]) * rstd[:, None]
+            x = (normalized * gamma[None, :] + beta[None, :]).to(x.dtype)
+        x = x.to(weight.dtype)
         value = tl.dot(x, weight, value, input_precision=PRECISION)
         weight = _load_weight(weight_ptr, channels + num_channels, is_gated, inner, C_IN)
         gate = tl.dot(x, weight, gate, input_precision=PRECISION)
@@ -263,11 +281,20 @@ def triangle_gate_forward(projected: Tensor, mask: Tensor, num_channels: int) ->
 
 @fused_op
 def triangle_gate_projection(
-    x: Tensor, weight: Tensor, bias: Tensor, mask: Tensor, num_channels: int, has_projected: bool
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mask: Tensor,
+    num_channels: int,
+    has_projected: bool,
+    gamma: Tensor | None = None,
+    beta: Tensor | None = None,
+    eps: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Project and gate the edges of a and b, and project the output gate.
 
-    x: [batch, N_1, N_2, c_in] contiguous, in the dtype of weight; mask: [batch, N_1, N_2].
+    x: [batch, N_1, N_2, c_in] contiguous, in the dtype of weight; mask: [batch, N_1, N_2]; gamma,
+    beta: None, or the normalization of x, which then may have another dtype.
 
     Returns:
         a and b [2, batch, num_channels / 2, N_1, N_2]; the whole projection [batch, N_1, N_2,
@@ -276,25 +303,28 @@ def triangle_gate_projection(
     batch, n_1, n_2, c_in = x.shape
     width = weight.shape[0]
     num_projected = width if has_projected else width - 2 * num_channels
-    ab = torch.empty(2, batch, num_channels // 2, n_1, n_2, dtype=x.dtype, device=x.device)
-    projected = torch.empty(batch, n_1, n_2, num_projected, dtype=x.dtype, device=x.device)
+    ab = torch.empty(2, batch, num_channels // 2, n_1, n_2, dtype=weight.dtype, device=x.device)
+    projected = torch.empty(batch, n_1, n_2, num_projected, dtype=weight.dtype, device=x.device)
     (edge_blocks, _, _), blocks = _grid(batch, n_1 * n_2, num_channels)
     blocks["BLOCK_CHANNELS"] = max(MIN_DOT_SIZE, blocks["BLOCK_CHANNELS"])
     channel_blocks = divide_up(num_channels, blocks["BLOCK_CHANNELS"])
     rest_blocks = divide_up(width - 2 * num_channels, blocks["BLOCK_CHANNELS"])
     # Float32 needs twice the bytes of bfloat16.
-    block_in = 16 if x.dtype == torch.float32 else 32
+    block_in = 16 if weight.dtype == torch.float32 else 32
     launch(
         _projection_kernel,
         # The programs of the same edges are next to each other and share x in a cache.
         (channel_blocks + rest_blocks, edge_blocks, batch),
-        *(x, weight, bias, mask, ab, projected),
-        *(n_1 * n_2, num_channels, width),
+        *(x, *(x if each is None else each for each in (gamma, beta))),
+        *(weight, bias, mask, ab, projected),
+        *(n_1 * n_2, num_channels, width, eps),
         C_IN=c_in,
+        BLOCK_C=next_power_of_2(c_in),
+        HAS_NORM=gamma is not None,
         BLOCK_IN=max(MIN_DOT_SIZE, min(block_in, next_power_of_2(c_in))),
         **blocks,
         HAS_PROJECTED=has_projected,
-        PRECISION=dot_precision(x.dtype),
+        PRECISION=dot_precision(weight.dtype),
         num_stages=2,
     )
     return ab, projected

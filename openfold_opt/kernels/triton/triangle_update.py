@@ -5,7 +5,7 @@ from torch import Tensor
 
 from openfold_opt.kernels.interface import LinearWeights, NormWeights
 from openfold_opt.kernels.triton.layer_norm import layer_norm
-from openfold_opt.kernels.triton.projected_residual import projected_residual
+from openfold_opt.kernels.triton.projected_residual import normalized_residual, projected_residual
 
 
 class _EdgeProduct(torch.autograd.Function):
@@ -39,9 +39,12 @@ def triangle_update(
 ) -> Tensor:
     """Compute kernels.reference.triangle_update; its docstring has the shapes.
 
-    The normalization reads the product with channels in the first dim, without a copy.
+    The normalization reads the product with channels in the first dim, without a copy. Without
+    gradient it is not written.
     """
     a, b, gate = edges
     product = _EdgeProduct.apply(a, b, is_outgoing)
+    if not torch.is_grad_enabled():
+        return normalized_residual(z, product, norm, output, (dropout, gate))
     normalized = layer_norm(product.movedim(1, -1), norm.weight, norm.bias, eps=norm.eps)
     return projected_residual(z, normalized, output, dropout, gate)

@@ -20,6 +20,7 @@ from openfold_opt.kernels.triton.launching import (
     launch,
     next_power_of_2,
 )
+from openfold_opt.kernels.triton.partial_sums import sum_partials
 
 BIAS_PROGRAMS = 512
 """Programs of the bias gradient, as far as there are groups: each sums a part of them."""
@@ -259,13 +260,10 @@ class _Attention(torch.autograd.Function):
         )
         dbias = None
         if bias is not None and ctx.needs_input_grad[2]:
-            dbias = (
-                attention_bias_gradient(
-                    projected, mask, bias, statistics, do, delta, *ctx.constants
-                )
-                .sum(0)
-                .to(bias.dtype)
+            partial = attention_bias_gradient(
+                projected, mask, bias, statistics, do, delta, *ctx.constants
             )
+            dbias = sum_partials(partial, bias.dtype)
         return gradient, None, dbias, None, None
 
 
