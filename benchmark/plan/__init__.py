@@ -1,0 +1,1 @@
+"""`python -m benchmark plan`: predict time, memory and cost of trainings and predictions."""
