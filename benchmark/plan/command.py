@@ -11,6 +11,8 @@ from benchmark.command_line import BriefParser
 QUESTIONS = {
     "systems": "list the systems that ship and where their figures come from, or calibrate one",
     "loader": "simulate how long training waits for its samples, for up to thousands of ranks",
+    "predict": "seconds and memory of predictions by length and number of GPUs",
+    "slurm": "write a Slurm configuration for a preset on a system",
 }
 """Name -> what it answers.
 

@@ -14,6 +14,7 @@ from benchmark.command_line import (
     add_distillation_option,
 )
 from benchmark.finding import FAIL, Finding
+from benchmark.plan.time_limit import read_time_limit
 from benchmark.preflight.capture import check_capture
 from benchmark.preflight.job_checks import (
     check_checkpoint,
@@ -22,6 +23,7 @@ from benchmark.preflight.job_checks import (
     check_space,
     needed_bytes,
 )
+from benchmark.preflight.limit_check import check_time_limit
 from benchmark.preflight.node_checks import (
     ExpectedAccelerators,
     check_accelerators,
@@ -116,6 +118,18 @@ def _add_requirements(parser: argparse.ArgumentParser) -> None:
         help="required send rate of each rank in an all-reduce, in 1e9 bytes per second",
     )
     parser.add_argument(
+        "--time-limit",
+        metavar="T",
+        help="time limit of the job in a format of sbatch --time; warn if it is too short for "
+        "--runs (default: not checked)",
+    )
+    parser.add_argument(
+        "--predicted-run-seconds",
+        type=float,
+        metavar="S",
+        help="predicted time of a run, for --time-limit (`plan slurm` writes it)",
+    )
+    parser.add_argument(
         "--timeout-seconds",
         type=float,
         default=180.0,
@@ -131,6 +145,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.phase is not None:
             config = find_phase(config, args.phase).config
+        if args.time_limit is not None:
+            read_time_limit(args.time_limit)
         launch = read_launch_info()
         rendezvous = Rendezvous(launch, timeout_seconds=args.timeout_seconds)
     except ValueError as error:
@@ -205,6 +221,7 @@ def _first_rank(
         check_checkpoint(config, args.init_checkpoint),
     ]
     job.append(check_space(args.output_dir, needed_bytes(config, args.runs)))
+    job += _limit_findings(args)
     answers = rendezvous.collect(own)
     job.append(check_answers(answers, launch))
     nodes: dict[str, list[Finding]] = {}
@@ -228,6 +245,19 @@ def _first_rank(
         return 0
     print("preflight failed: see FAIL lines above", file=sys.stderr, flush=True)
     return 1
+
+
+def _limit_findings(args: argparse.Namespace) -> list[Finding]:
+    """Check the time limit, if there is one."""
+    if args.time_limit is None:
+        return []
+    finding = check_time_limit(
+        args.time_limit,
+        run_seconds=args.predicted_run_seconds,
+        num_runs=args.runs,
+        is_phase=args.phase is not None,
+    )
+    return [finding]
 
 
 def _measure(
