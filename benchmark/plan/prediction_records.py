@@ -24,7 +24,7 @@ class RecordedPredictions:
 
     path: Path
     gpu: str | None
-    """Name of the chip in openfold_opt/kernels/chips.py; None for a CPU or an unknown GPU."""
+    """Name of the chip in openfold_opt/kernels/chips.py; None if it is a CPU or an unknown GPU."""
     is_cpu: bool
     blocks: int
     extra_blocks: int
