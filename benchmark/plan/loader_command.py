@@ -7,11 +7,10 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
 from benchmark.command_line import BenchmarkError, check_json_option
 from benchmark.perf.tools.timing_stats import table
-from benchmark.plan.loader_simulation import LoaderSetting, LoaderWaits, simulate_loader
+from benchmark.plan.loader_simulation import LoaderSetting, LoaderWaits
+from benchmark.plan.loader_waits import busy_share, plan_loader
 from benchmark.plan.preparation_times import PreparationTimes, preparation_times
 from benchmark.replace_file import replace_text
 
@@ -67,25 +66,6 @@ class LoaderPlan:
             "lost: share of the time that the steps wait for the slowest group; own wait: share "
             "that a group waits for its own samples"
         )
-
-
-def busy_share(setting: LoaderSetting, times: PreparationTimes) -> float:
-    """Return the share of the time that workers prepare samples if training never waits."""
-    samples = setting.accumulation * setting.local_batch_size
-    return samples * times.mean_seconds / (setting.num_workers * setting.step_seconds)
-
-
-def plan_loader(setting: LoaderSetting, times: PreparationTimes, *, seed: int = 0) -> LoaderWaits:
-    """Simulate a training whose samples take times drawn from a distribution.
-
-    Loaders with the same number of groups and the same seed have the same samples.
-    """
-    generator = np.random.default_rng(seed)
-
-    def draw(groups: np.ndarray, position: int) -> np.ndarray:
-        return times.draw(generator, (len(groups), setting.local_batch_size)).sum(axis=1)
-
-    return simulate_loader(setting, draw)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
