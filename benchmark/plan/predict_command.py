@@ -143,24 +143,9 @@ def _calibration(
 
 
 def _describe(plans: list[PlannedPrediction], args: argparse.Namespace) -> str:
-    rows = []
-    for plan in plans:
-        seconds = plan.seconds if plan.calibrated_seconds is None else plan.calibrated_seconds
-        rows.append(
-            [
-                f"{plan.num_residues:,}",
-                str(plan.num_gpus),
-                f"{seconds:.1f}",
-                f"{plan.communication_seconds / seconds:.0%}",
-                f"{plan.num_gpus * seconds:.0f}",
-                f"{plan.peak_bytes / _GIB:.1f}",
-                f"{plan.peak_bytes / plan.pair_bytes:.2f}",
-                f"{plan.num_gpus * plan.flops / 1e15:.2f}",
-                "yes" if not plan.refusal else f"no, {plan.missing_bytes / _GIB:.1f} GiB missing",
-            ]
-        )
+    rows = [_row(plan) for plan in plans]
     header = ["residues", "GPUs", "s", "sent", "GPU-s", "GiB a GPU", "U", "PFLOP", "fits"]
-    is_calibrated = any(plan.calibrated_seconds is not None for plan in plans)
+    is_calibrated = any(plan.is_calibrated for plan in plans)
     source = "calibrated by a record" if is_calibrated else "estimates; nothing is measured"
     lines = [
         f"one model on {args.system}, {args.dtype}, {args.msa_rows} MSA rows, {args.extra_rows} "
@@ -176,3 +161,16 @@ def _describe(plans: list[PlannedPrediction], args: argparse.Namespace) -> str:
             "warning: more GPUs than a node has; every collective of a chain crosses nodes"
         )
     return "\n".join(lines)
+
+
+def _row(plan: PlannedPrediction) -> list[str]:
+    sizes = [f"{plan.peak_bytes / _GIB:.1f}", f"{plan.peak_bytes / plan.pair_bytes:.2f}"]
+    if plan.seconds is None:
+        times, work = ["-", "-", "-"], "-"
+    else:
+        share = plan.communication_seconds / plan.seconds
+        times = [f"{plan.seconds:.1f}", f"{share:.0%}", f"{plan.num_gpus * plan.seconds:.0f}"]
+        work = f"{plan.num_gpus * plan.flops / 1e15:.2f}"
+    missing = f"no, {plan.missing_bytes / _GIB:.1f} GiB missing"
+    fits = "yes" if not plan.refusal else missing
+    return [f"{plan.num_residues:,}", str(plan.num_gpus), *times, *sizes, work, fits]

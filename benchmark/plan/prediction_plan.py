@@ -46,18 +46,19 @@ class PlannedPrediction:
 
     num_residues: int
     num_gpus: int
-    seconds: float
+    seconds: float | None
+    """Estimate; None if the chain does not fit, as its work is not counted."""
     communication_seconds: float
     """Part of it for collectives."""
-    calibrated_seconds: float | None
-    """From measured predictions; None without a record."""
+    is_calibrated: bool
+    """Whether the seconds come from measured predictions."""
     peak_bytes: int
     """On each GPU."""
     usable_bytes: int
     pair_bytes: int
     host_bytes: int
     flops: float
-    """Matrix work of each GPU."""
+    """Matrix work of each GPU; 0 if the chain does not fit."""
     refusal: str
     """Why the chain does not fit; empty if it does."""
     crosses_nodes: bool
@@ -92,18 +93,19 @@ def plan_prediction(
     crosses = num_gpus > system.gpus_per_node
     sent = plan.expected.communication_seconds * _link_ratio(system, crosses_nodes=crosses)
     own = plan.expected.seconds - plan.expected.communication_seconds
-    calibrated = None
-    if calibration is not None:
+    if calibration is not None and plan.fits:
         alone = _memory_plan(num_residues, 1, system, config, settings).expected
         assert alone is not None
-        # The share of the work of each GPU is counted; the time of all of it is measured.
-        calibrated = calibration.seconds(num_residues) * own / alone.seconds + sent
+        # The share of the work of each GPU is counted; the time of all of it is measured. A chain
+        # that does not fit one GPU has no count of all of it.
+        whole = alone.seconds or num_gpus * own
+        own *= calibration.seconds(num_residues) / whole
     return PlannedPrediction(
         num_residues=num_residues,
         num_gpus=num_gpus,
-        seconds=own + sent,
+        seconds=own + sent if plan.fits else None,
         communication_seconds=sent,
-        calibrated_seconds=calibrated,
+        is_calibrated=calibration is not None,
         peak_bytes=plan.peak_bytes,
         usable_bytes=plan.usable_bytes,
         pair_bytes=plan.pair_bytes,

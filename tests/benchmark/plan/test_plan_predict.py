@@ -85,6 +85,9 @@ def test_a_plan_is_the_memory_plan_with_the_links_of_the_system():
     )
     assert plan.peak_bytes == counted.peak_bytes and not plan.refusal and not plan.crosses_nodes
     assert plan.seconds == pytest.approx(counted.expected.seconds, rel=0.02)
+    fit = fit_times({100: 10.0}, ("work",), work)
+    measured = plan_prediction(256, num_gpus=1, calibration=fit, **arguments)
+    assert measured.seconds == pytest.approx(fit.seconds(256)) and measured.is_calibrated
     far = plan_prediction(256, num_gpus=16, **arguments)
     assert far.crosses_nodes and far.communication_seconds > plan.communication_seconds
 
