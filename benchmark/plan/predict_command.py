@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmark.command_line import BenchmarkError, check_json_option
+from benchmark.command_line import BenchmarkError, check_json_option, check_output_option
 from benchmark.perf.tools.timing_stats import table
 from benchmark.plan.prediction_fit import TimeFit
 from benchmark.plan.prediction_plan import ChainSettings, PlannedPrediction, plan_lengths
@@ -59,17 +59,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "system's GPU",
     )
     add("--validate", action="store_true", help="check the models on published predictions")
+    add("--picture", type=Path, metavar="FILE", help="with --validate: draw it, an image")
     add("--json", type=Path, metavar="FILE", help="write all numbers to FILE")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan, and the checks. Return 1 if a chain does not fit."""
     check_json_option(args.json)
+    check_output_option("--picture", args.picture)
+    if args.picture is not None and not args.validate:
+        raise BenchmarkError("--picture draws the check on published times; give --validate, too")
     records = [read_predictions(path) for path in args.records]
     result: dict[str, object] = {}
     sections = [describe_record(record) for record in records]
     if args.validate:
         checks = check_tables()
+        if args.picture is not None:
+            # Matplotlib takes a second to import.
+            from benchmark.plan.prediction_picture import draw_published
+
+            draw_published(checks, args.picture)
         sections += [describe_checks(checks), describe_memory()]
         result["published"] = [check.as_json() for check in checks]
         result["published_memory"] = memory_json()

@@ -44,6 +44,13 @@ class TableCheck:
         """The first length that takes longer than predicted by the factor BREAK."""
         return next((n for n, ratio in self.ratios_above.items() if ratio > BREAK), None)
 
+    def predicted(self) -> dict[int, float]:
+        """Return the seconds of every published length; a fitted one without itself."""
+        return {
+            n: measured * (1 + self.errors[n]) if n in self.errors else self.fit.seconds(n)
+            for n, measured in self.published.seconds.items()
+        }
+
     def as_json(self) -> dict[str, object]:
         """Return every number of the check."""
         return {
@@ -52,10 +59,7 @@ class TableCheck:
             "source": self.published.source,
             "terms": dict(zip(self.fit.terms, self.fit.numbers, strict=True)),
             "measured_seconds": dict(self.published.seconds),
-            "predicted_seconds": {
-                n: measured * (1 + self.errors[n])
-                for n, measured in self.published.fitted().items()
-            },
+            "predicted_seconds": self.predicted(),
             "errors": self.errors,
             "baseline_errors": self.baseline,
             "ratios_above": self.ratios_above,
@@ -117,10 +121,9 @@ def describe_checks(checks: Sequence[TableCheck]) -> str:
 
 
 def _describe_lengths(check: TableCheck) -> str:
-    rows = []
+    rows, all_predicted = [], check.predicted()
     for length, measured in check.published.seconds.items():
-        error = check.errors.get(length)
-        predicted = check.fit.seconds(length) if error is None else measured * (1 + error)
+        error, predicted = check.errors.get(length), all_predicted[length]
         ratio = check.ratios_above.get(length)
         rows.append(
             [

@@ -117,7 +117,10 @@ def test_a_record_of_a_gpu_scales_to_the_whole_model(tmp_path):
 
 def test_every_number_of_the_check_is_in_the_json(tmp_path, capsys):
     path = tmp_path / "out.json"
-    assert main(["plan", "predict", "--validate", "--json", str(path)]) == 0
+    picture = tmp_path / "out.png"
+    options = ["--validate", "--picture", str(picture), "--json", str(path)]
+    assert main(["plan", "predict", *options]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
     text, saved = capsys.readouterr().out, json.loads(path.read_text())
     assert len(saved["published"]) == len(PUBLISHED_TIMES)
     assert saved["published"][0]["first_break"] == 4000
@@ -135,6 +138,7 @@ def test_every_number_of_the_check_is_in_the_json(tmp_path, capsys):
         (["--msa-rows", "2"], "msa_rows is 2; expected at least 5"),
         (["--records", "absent.json"], "is not a record of `perf predict --json`"),
         (["--json", "absent/out.json"], "create it first"),
+        (["--picture", "out.png"], "give --validate, too"),
     ],
 )
 def test_bad_input_is_named(options, message, capsys):
