@@ -98,13 +98,13 @@ def _add_times(parser: argparse.ArgumentParser) -> None:
         "--times",
         type=Path,
         metavar="FILE",
-        help="record of `perf data --json` (default: built-in times of the MLCommons reference)",
+        help="record of `perf data --json` (default: stored times of 88 real chains)",
     )
     add(
         "--side",
         choices=("reference", "ours"),
         default="ours",
-        help="implementation whose times to take from the record (default: %(default)s)",
+        help="implementation whose times to take (default: %(default)s)",
     )
     add(
         "--shape",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Literal
 
 import numpy as np
 
-from benchmark.perf.tools.sample_times import BUILT_IN_SECONDS, read_times
+from benchmark.perf.tools.sample_times import read_times
 
 Shape = Literal["measured", "lognormal"]
 """The measured times themselves, or a lognormal distribution with their mean and spread."""
 Side = Literal["reference", "ours"]
+STORED_TIMES = Path(__file__).with_name("sample_times.json")
+"""Times of real chains, with their source."""
 _QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 
 
@@ -74,13 +77,16 @@ class PreparationTimes:
 def preparation_times(
     path: Path | None, *, side: Side, shape: Shape = "measured"
 ) -> PreparationTimes:
-    """Return the times of a record of `perf data`, or the built-in ones.
+    """Return the times of a record of `perf data`, or the stored ones.
 
     Args:
-        path: the record; None: the built-in times, which are those of the MLCommons reference.
-        side: whose times to take from the record.
+        path: the record; None: STORED_TIMES.
+        side: whose times: those of this project, or of the MLCommons reference on the same chains.
         shape: distribution to draw from.
     """
-    seconds = BUILT_IN_SECONDS if path is None else read_times(path, side=side)
-    source = "built in" if path is None else f"{path} ({side})"
+    if path is None:
+        stored = json.loads(STORED_TIMES.read_text(encoding="utf-8"))
+        seconds, source = stored[side], f"{stored['source']} ({side})"
+    else:
+        seconds, source = read_times(path, side=side), f"{path} ({side})"
     return PreparationTimes(source=source, seconds=tuple(sorted(seconds)), shape=shape)

@@ -164,6 +164,14 @@ def test_a_lognormal_distribution_has_the_moments_of_the_logarithms():
     assert times.as_json()["chains"] == 88
 
 
+@pytest.mark.parametrize("side", ["ours", "reference"])
+def test_stored_times_are_those_of_their_source(side):
+    stored = preparation_times(None, side=side)
+    record = preparation_times(MEASURED / "2026-11-29_perf_data_real.json", side=side)
+    assert stored.seconds == pytest.approx(record.seconds, abs=1e-6)
+    assert "2026-11-29_perf_data_real.json" in stored.source
+
+
 @pytest.mark.parametrize("change", [{"num_workers": 0}, {"window": -1}, {"step_seconds": 0.0}])
 def test_invalid_settings_name_the_field(change):
     with pytest.raises(ValueError, match=next(iter(change))):
