@@ -121,7 +121,13 @@ def _add_requirements(parser: argparse.ArgumentParser) -> None:
         "--time-limit",
         metavar="T",
         help="time limit of the job in a format of sbatch --time; warn if it is too short for "
-        "--runs (default: not checked)",
+        "all runs (default: not checked)",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        metavar="N",
+        help="runs that follow one another in the job, for --time-limit (default: --runs)",
     )
     parser.add_argument(
         "--predicted-run-seconds",
@@ -254,7 +260,7 @@ def _limit_findings(args: argparse.Namespace) -> list[Finding]:
     finding = check_time_limit(
         args.time_limit,
         run_seconds=args.predicted_run_seconds,
-        num_runs=args.runs,
+        num_runs=args.runs if args.rounds is None else args.rounds,
         is_phase=args.phase is not None,
     )
     return [finding]

@@ -36,9 +36,5 @@ def check_time_limit(
         if is_phase
         else "the run that reaches the limit is resumed, and a resumed run is not a result"
     )
-    return Finding(
-        state=NOTE,
-        subject=SUBJECT,
-        text=f"WARNING: {text}; {result}",
-        remedy=f"sbatch --time={format_time_limit(needed)} at least, or a smaller NEXP",
-    )
+    remedy = f"submit with sbatch --time={format_time_limit(needed)} or longer, or a smaller NEXP"
+    return Finding(state=NOTE, subject=SUBJECT, text=f"WARNING: {text}; {result}; {remedy}")

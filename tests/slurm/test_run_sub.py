@@ -70,6 +70,20 @@ def test_paths_are_those_of_the_caller(job):
     assert (job.here / "logs/cpu_2x2-11/run_2.log").exists()
 
 
+def test_preflight_gets_the_time_limit_of_a_predicted_configuration(job):
+    assert job(DATADIR="shards").returncode == 0
+    assert "--time-limit" not in job.calls.read_text()
+    job.calls.unlink()
+    times = {"SLURM_JOB_START_TIME": "1000", "SLURM_JOB_END_TIME": "8200"}
+    assert job(DATADIR="shards", PREDICTED_RUN_SECONDS="600", **times).returncode == 0
+    options = "--time-limit {} --predicted-run-seconds 600 --rounds 2"
+    assert options.format(120) in job.calls.read_text()
+    job.calls.unlink()
+    # Old versions of Slurm do not say when a job ends.
+    assert job(DATADIR="shards", PREDICTED_RUN_SECONDS="600").returncode == 0
+    assert options.format("12:00:00") in job.calls.read_text()
+
+
 def test_seeds_follow_the_first_one_modulo_the_range(job):
     assert job(DATADIR="shards", SEED="2147483647").returncode == 0
     assert (job.here / "logs/cpu_2x2-11/seeds.txt").read_text() == "1 2147483647\n2 0\n"

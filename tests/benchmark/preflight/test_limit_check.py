@@ -17,7 +17,7 @@ def test_a_short_limit_is_a_warning_with_the_needed_limit():
     found = check_time_limit("60", run_seconds=600, num_runs=10)
     assert found.state == NOTE and found.passed
     assert found.text.startswith("WARNING: the limit of the job is 1:00:00")
-    assert "is not a result" in found.text and "sbatch --time=1:55:00" in found.remedy
+    assert "is not a result" in found.text and "sbatch --time=1:55:00" in found.text
     phase = check_time_limit("60", run_seconds=6000, num_runs=1, is_phase=True)
     assert "continues the phase" in phase.text
 
