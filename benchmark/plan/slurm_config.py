@@ -55,10 +55,11 @@ class SlurmConfig:
 
     def text(self, path: Path) -> str:
         """Return the content of the file at `path`."""
-        batch = f"batch {self.global_batch_size}, {self.accumulation} micro-batches of a rank"
-        evaluation = (
-            f"{self.num_evaluation} evaluate" if self.num_evaluation else "all of them evaluate"
-        )
+        batch = f"batch {self.global_batch_size}"
+        if self.accumulation > 1:
+            batch += f", {self.accumulation} micro-batches of a rank"
+        evaluation = f"{self.num_evaluation} more" if self.num_evaluation else "the same GPUs"
+        runs = f"{self.num_runs} runs" if self.num_runs > 1 else "one run"
         is_ours = path.resolve().parent == _CONFIGS
         settings = '"$(dirname "${BASH_SOURCE[0]:-$0}")/../settings.sh"'
         values = {
@@ -79,9 +80,9 @@ class SlurmConfig:
                 "# shellcheck shell=bash",
                 f"# Planned for {self.system}: {self.num_training} GPUs train with "
                 f"{self.dap_size} per sample,",
-                f"# {batch}; {evaluation}.",
+                f"# {batch}; {evaluation} evaluate.",
                 f"# A run is predicted to take {self.run_seconds / 60:.1f} minutes; the limit is "
-                f"for {self.num_runs} runs.",
+                f"for {runs}.",
                 "# shellcheck source=slurm/settings.sh",
                 f". {settings if is_ours else shlex.quote(str(_SETTINGS))}",
                 *(f"export {key}={shlex.quote(str(value))}" for key, value in values.items()),

@@ -9,8 +9,8 @@ import subprocess
 import pytest
 
 from benchmark.__main__ import main
-from benchmark.plan.slurm_config import smallest_gpus
-from benchmark.plan.systems import FOLDER
+from benchmark.plan.slurm_config import plan_slurm, smallest_gpus
+from benchmark.plan.systems import FOLDER, load_system
 from benchmark.presets import build_preset
 from openfold_opt.parallel.context import count_training_ranks
 from openfold_opt.train.global_batch import check_global_batch
@@ -84,6 +84,22 @@ def test_sbatch_requests_the_planned_nodes(tmp_path):
         "--gpus-per-node=8",
         "--exclusive",
     ]
+
+
+def test_a_file_of_the_checkout_finds_its_own_settings():
+    config = plan_slurm(
+        build_preset("mlperf_1x8"),
+        preset="mlperf_1x8",
+        name="mine",
+        system=load_system("h100_sxm"),
+        num_gpus=8,
+        run_seconds=7200,
+        num_runs=1,
+    )
+    ours = config.text(ROOT / "slurm" / "configs" / "mine.sh")
+    assert str(ROOT) not in ours and "/../settings.sh" in ours
+    assert "batch 128, 16 micro-batches of a rank; the same GPUs evaluate." in ours
+    assert "predicted to take 120.0 minutes; the limit is for one run." in ours
 
 
 def test_a_configuration_without_a_plan_has_no_prediction(tmp_path):
