@@ -9,6 +9,11 @@ from types import ModuleType
 from benchmark.command_line import BriefParser
 
 QUESTIONS = {
+    "train": "time, memory and cost of a training run on a system",
+    "counts": "trace training steps and store their counts, which all plans read",
+    "search": "the best split of GPUs over DAP, data and evaluation, or the fewest GPUs for a time",
+    "validate": "compare the model with every published result, each left out of its own fit",
+    "explain": "where the time of a measured run or step went",
     "systems": "list the systems that ship and where their figures come from, or calibrate one",
     "loader": "simulate how long training waits for its samples, for up to thousands of ranks",
     "predict": "seconds and memory of predictions by length and number of GPUs",

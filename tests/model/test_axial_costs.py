@@ -4,6 +4,7 @@ The tests count the bytes kept for the backward pass and the collectives of a bl
 """
 
 import dataclasses
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.train.memory_plan import count_saved_bytes
-from tests.support.axial_block import benchmark_stack, run_stack
+from tests.support.axial_block import NUM_RES, NUM_SEQ, benchmark_stack, run_stack
 
 TABLE = Path(__file__).resolve().parents[2] / "docs" / "dap.md"
 
@@ -64,6 +65,21 @@ def documented_collectives() -> Counter:
 
 def test_the_documented_table_of_collectives_is_correct():
     assert collectives_of_a_block(8) == documented_collectives()
+
+
+def test_the_documented_bytes_of_dap_and_tensor_parallelism_are_correct():
+    cells = r"([\d.]+) \| \(?([\d.]+)\)? \| \(?([\d.]+)"
+    rows = re.findall(rf"^\| (\d) \| {cells}", TABLE.read_text(), re.MULTILINE)
+    assert [int(ranks) for ranks, *_ in rows] == [2, 4, 8]
+    representation = 2 * NUM_RES * NUM_RES * 128
+    assert representation == 2 * NUM_SEQ * NUM_RES * 256
+    for ranks, dap, tensor, ratio in rows:
+        number = int(ranks)
+        calls = collectives_of_a_block(number)
+        sent = sum(size * times for (_, _, size), times in calls.items())
+        reduced = 12 * 2 * (number - 1) / number * representation
+        assert f"{sent / 1e6:.1f}" == dap and f"{reduced / 1e6:.1f}" == tensor
+        assert f"{reduced / sent:.1f}" == ratio
 
 
 def test_one_rank_starts_no_collectives():
