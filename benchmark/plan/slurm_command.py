@@ -6,13 +6,14 @@ import argparse
 from pathlib import Path
 
 from benchmark.command_line import BenchmarkError, check_output_option
-from benchmark.plan.slurm_config import SlurmConfig, plan_slurm, smallest_gpus
-from benchmark.plan.systems import load_system
+from benchmark.plan.run_seconds import predicted_seconds
+from benchmark.plan.slurm_config import SlurmConfig, check_gpus, plan_slurm, smallest_gpus
+from benchmark.plan.step_counts import STORED
+from benchmark.plan.systems import System, load_system
 from benchmark.plan.time_limit import format_time_limit
 from benchmark.presets import build_preset, preset_label
 from benchmark.replace_file import replace_text
-from openfold_opt.train.config import RunConfig
-from openfold_opt.train.phases import find_phase
+from openfold_opt.train.phases import Phase, find_phase
 
 _SUFFIX = ".sh"
 
@@ -29,10 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--run-minutes",
         type=float,
-        required=True,
         metavar="T",
-        help="time of one run, start-up included",
+        help="time of one run, start-up included (default: predicted, as by `plan train`)",
     )
+    add("--counts", type=Path, default=STORED, metavar="FILE", help="counts of `plan counts`")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,16 +41,16 @@ def run(args: argparse.Namespace) -> int:
     if args.out.suffix != _SUFFIX:
         raise BenchmarkError(f"--out {args.out}: expected a name that ends with {_SUFFIX}")
     check_output_option("--out", args.out)
-    if args.run_minutes <= 0:
-        raise BenchmarkError(f"--run-minutes is {args.run_minutes}; expected more than 0")
-    system, config = load_system(args.system), _config(args)
+    system, phase = load_system(args.system), _phase(args)
+    num_gpus = args.gpus or smallest_gpus(phase.config)
+    check_gpus(phase.config, system, num_gpus, preset=args.preset)
     plan = plan_slurm(
-        config,
+        phase.config,
         preset=preset_label(args.preset),
         name=args.out.stem,
         system=system,
-        num_gpus=args.gpus or smallest_gpus(config),
-        run_seconds=60 * args.run_minutes,
+        num_gpus=num_gpus,
+        run_seconds=_run_seconds(args, phase, system, num_gpus),
         num_runs=args.runs,
     )
     replace_text(args.out, plan.text(args.out))
@@ -68,19 +69,34 @@ def _next_command(args: argparse.Namespace) -> str:
     )
 
 
-def _config(args: argparse.Namespace) -> RunConfig:
+def _phase(args: argparse.Namespace) -> Phase:
     config = build_preset(args.preset)
     if config.phases and args.phase is None:
         names = ", ".join(phase.name for phase in config.phases)
         raise BenchmarkError(
             f"preset {args.preset} has phases, each with its own job; give --phase, one of {names}"
         )
-    if args.phase is None:
-        return config
     try:
-        return find_phase(config, args.phase).config
+        return find_phase(config, args.phase or "1")
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
+
+
+def _run_seconds(args: argparse.Namespace, phase: Phase, system: System, num_gpus: int) -> float:
+    """Return the time of a run: what the user says, or the prediction."""
+    if args.run_minutes is not None:
+        if args.run_minutes <= 0:
+            raise BenchmarkError(f"--run-minutes is {args.run_minutes}; expected more than 0")
+        return 60 * args.run_minutes
+    seconds = predicted_seconds(
+        phase, system, num_gpus, preset=preset_label(args.preset), counts=args.counts
+    )
+    if seconds is None:
+        raise BenchmarkError(
+            f"preset {args.preset}: the samples to its target are unknown, so the time of a run is "
+            "not predicted; give --run-minutes"
+        )
+    return seconds
 
 
 def _describe(plan: SlurmConfig, path: Path) -> str:

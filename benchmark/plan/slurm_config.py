@@ -123,11 +123,13 @@ def plan_slurm(
     Raises:
         BenchmarkError: The GPUs do not fit the preset or the system.
     """
-    _check(name, system, num_gpus, num_runs)
-    try:
-        fitted = check_global_batch(config, num_gpus)
-    except ValueError as error:
-        raise BenchmarkError(f"preset {preset} on {num_gpus} GPUs: {error}") from error
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise BenchmarkError(
+            f"the configuration is named {name!r} after its file; expected letters, digits, _ and -"
+        )
+    if num_runs < 1:
+        raise BenchmarkError(f"--runs is {num_runs}; expected at least 1")
+    fitted = check_gpus(config, system, num_gpus, preset=preset)
     parallel, nodes = config.parallel, num_gpus // system.gpus_per_node
     link = system.within_node if nodes == 1 else system.between_nodes
     return SlurmConfig(
@@ -152,13 +154,12 @@ def plan_slurm(
     )
 
 
-def _check(name: str, system: System, num_gpus: int, num_runs: int) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise BenchmarkError(
-            f"the configuration is named {name!r} after its file; expected letters, digits, _ and -"
-        )
-    if num_runs < 1:
-        raise BenchmarkError(f"--runs is {num_runs}; expected at least 1")
+def check_gpus(config: RunConfig, system: System, num_gpus: int, *, preset: str) -> RunConfig:
+    """Return the configuration with the accumulation that the GPUs need.
+
+    Raises:
+        BenchmarkError: The GPUs are no whole nodes of the system, or do not fit the preset.
+    """
     per_node = system.gpus_per_node
     if num_gpus < 1 or num_gpus % per_node:
         lower = max(num_gpus // per_node, 1) * per_node
@@ -170,6 +171,10 @@ def _check(name: str, system: System, num_gpus: int, num_runs: int) -> None:
         raise BenchmarkError(
             f"{num_gpus} GPUs are more than the {system.num_gpus} of {system.name}; use fewer"
         )
+    try:
+        return check_global_batch(config, num_gpus)
+    except ValueError as error:
+        raise BenchmarkError(f"preset {preset} on {num_gpus} GPUs: {error}") from error
 
 
 def _warnings(dap_size: int, system: System):

@@ -23,7 +23,7 @@ from benchmark.preflight.job_checks import (
     check_space,
     needed_bytes,
 )
-from benchmark.preflight.limit_check import check_time_limit
+from benchmark.preflight.limit_check import RunPrediction, check_time_limit, predict_run
 from benchmark.preflight.node_checks import (
     ExpectedAccelerators,
     check_accelerators,
@@ -133,7 +133,8 @@ def _add_requirements(parser: argparse.ArgumentParser) -> None:
         "--predicted-run-seconds",
         type=float,
         metavar="S",
-        help="predicted time of a run, for --time-limit (`plan slurm` writes it)",
+        help="predicted time of a run, for --time-limit, as `plan slurm` writes it (default: "
+        "predicted for the GPUs of this node)",
     )
     parser.add_argument(
         "--timeout-seconds",
@@ -227,7 +228,7 @@ def _first_rank(
         check_checkpoint(config, args.init_checkpoint),
     ]
     job.append(check_space(args.output_dir, needed_bytes(config, args.runs)))
-    job += _limit_findings(args)
+    job += _limit_findings(args, launch)
     answers = rendezvous.collect(own)
     job.append(check_answers(answers, launch))
     nodes: dict[str, list[Finding]] = {}
@@ -253,13 +254,23 @@ def _first_rank(
     return 1
 
 
-def _limit_findings(args: argparse.Namespace) -> list[Finding]:
+def _limit_findings(args: argparse.Namespace, launch: LaunchInfo) -> list[Finding]:
     """Check the time limit, if there is one."""
     if args.time_limit is None:
         return []
+    if args.predicted_run_seconds is None:
+        prediction = predict_run(
+            find_phase(build_preset(args.preset), args.phase or "1"),
+            find_accelerators().names,
+            num_ranks=launch.world_size,
+            preset=args.preset,
+        )
+    else:
+        source = "PREDICTED_RUN_SECONDS of the configuration"
+        prediction = RunPrediction(seconds=args.predicted_run_seconds, source=source)
     finding = check_time_limit(
         args.time_limit,
-        run_seconds=args.predicted_run_seconds,
+        prediction,
         num_runs=args.runs if args.rounds is None else args.rounds,
         is_phase=args.phase is not None,
     )

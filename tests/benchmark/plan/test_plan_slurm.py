@@ -11,6 +11,7 @@ import pytest
 from benchmark.__main__ import main
 from benchmark.plan.slurm_config import plan_slurm, smallest_gpus
 from benchmark.plan.systems import FOLDER, load_system
+from benchmark.plan.time_limit import read_time_limit, time_limit
 from benchmark.presets import build_preset
 from openfold_opt.parallel.context import count_training_ranks
 from openfold_opt.train.global_batch import check_global_batch
@@ -113,6 +114,35 @@ def test_a_preset_has_the_gpus_of_its_accumulation():
     assert smallest_gpus(build_preset("mlperf_256x8_dap8")) == 2080
     assert smallest_gpus(build_preset("mlperf_1x8")) == 8
     assert smallest_gpus(build_preset("mlperf_16x8_dap1")) == 128
+
+
+def test_the_time_of_a_run_is_that_of_plan_train(tmp_path, counts_file):
+    arguments = ["--preset", "mlperf_128x8_dap8", "--system", "h100_sxm"]
+    counts = ["--counts", str(counts_file)]
+    train = tmp_path / "train.json"
+    gpus = ["--gpus", "1056", "--json", str(train)]
+    assert main(["plan", "train", *arguments, *counts, *gpus]) == 0
+    expected = json.loads(train.read_text())["plans"][0]["target"]["seconds"]
+    path = tmp_path / "mine.sh"
+    assert main(["plan", "slurm", *arguments, *counts, "--out", str(path)]) == 0
+    found = variables(path)
+    assert float(found["PREDICTED_RUN_SECONDS"]) == pytest.approx(expected, abs=1)
+    assert read_time_limit(found["WALLTIME"]) == time_limit(expected, 10)
+
+
+def test_a_preset_without_a_known_target_needs_a_time(tmp_path, counts_file, capsys):
+    arguments = ["--preset", "mlperf_1x8", "--system", "h100_sxm", "--out", "mine.sh"]
+    config = build_preset("mlperf_1x8")
+    preset = tmp_path / "other.py"
+    preset.write_text(
+        "import dataclasses\n\nfrom benchmark.presets import mlperf_1x8\n\n\n"
+        "def build():\n"
+        "    return dataclasses.replace(mlperf_1x8.build(), init_checkpoint_sha256=None)\n"
+    )
+    assert config.init_checkpoint_sha256 is not None
+    arguments[1] = str(preset)
+    assert main(["plan", "slurm", *arguments, "--counts", str(counts_file)]) == 2
+    assert "give --run-minutes" in capsys.readouterr().err
 
 
 def test_samples_that_span_nodes_are_a_warning(tmp_path, capsys):

@@ -274,6 +274,8 @@ def test_one_process_checks_everything(shards, tmp_path, capsys):
     assert main([*arguments, "--time-limit", "60", *predicted]) == 0
     warning = "NOTE time limit: WARNING: the limit of the job is 1:00:00; 4 runs are predicted"
     assert warning in capsys.readouterr().out
+    assert main([*arguments, "--time-limit", "60"]) == 0
+    assert "the time of a run is not predicted: no GPU in a node" in capsys.readouterr().out
     assert main([*arguments, "--time-limit", "soon"]) == 2
     assert "expected a format of sbatch --time" in capsys.readouterr().err
     assert main([*arguments, "--gpus-per-node", "4"]) == 1
