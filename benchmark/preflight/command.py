@@ -79,6 +79,7 @@ def add_parser(subparsers) -> None:
         "(default: for all phases)",
     )
     _add_requirements(parser)
+    _add_limit(parser)
 
 
 def _add_requirements(parser: argparse.ArgumentParser) -> None:
@@ -118,6 +119,18 @@ def _add_requirements(parser: argparse.ArgumentParser) -> None:
         help="required send rate of each rank in an all-reduce, in 1e9 bytes per second",
     )
     parser.add_argument(
+        "--timeout-seconds",
+        type=float,
+        default=180.0,
+        metavar="S",
+        help="limit for the answers of all ranks, and for the capture of a CUDA graph "
+        "(default: 180)",
+    )
+
+
+def _add_limit(parser: argparse.ArgumentParser) -> None:
+    """Declare what the check of the time limit needs."""
+    parser.add_argument(
         "--time-limit",
         metavar="T",
         help="time limit of the job in a format of sbatch --time; warn if it is too short for "
@@ -135,14 +148,6 @@ def _add_requirements(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="predicted time of a run, for --time-limit, as `plan slurm` writes it (default: "
         "predicted for the GPUs of this node)",
-    )
-    parser.add_argument(
-        "--timeout-seconds",
-        type=float,
-        default=180.0,
-        metavar="S",
-        help="limit for the answers of all ranks, and for the capture of a CUDA graph "
-        "(default: 180)",
     )
 
 
