@@ -15,6 +15,9 @@ QUESTIONS = {
     "validate": "compare the model with every published result, each left out of its own fit",
     "explain": "where the time of a measured run or step went",
     "systems": "list the systems that ship and where their figures come from, or calibrate one",
+    "loader": "simulate how long training waits for its samples, for up to thousands of ranks",
+    "predict": "seconds and memory of predictions by length and number of GPUs",
+    "slurm": "write a Slurm configuration for a preset on a system",
 }
 """Name -> what it answers.
 

@@ -70,6 +70,18 @@ def test_paths_are_those_of_the_caller(job):
     assert (job.here / "logs/cpu_2x2-11/run_2.log").exists()
 
 
+def test_preflight_gets_the_time_limit_of_the_job(job):
+    times = {"SLURM_JOB_START_TIME": "1000", "SLURM_JOB_END_TIME": "8200"}
+    assert job(DATADIR="shards", **times).returncode == 0
+    calls = job.calls.read_text()
+    assert "--time-limit 120 --rounds 2" in calls and "--predicted" not in calls
+    job.calls.unlink()
+    # Old versions of Slurm do not say when a job ends.
+    assert job(DATADIR="shards", PREDICTED_RUN_SECONDS="600").returncode == 0
+    options = "--time-limit 12:00:00 --rounds 2 --predicted-run-seconds 600"
+    assert options in job.calls.read_text()
+
+
 def test_seeds_follow_the_first_one_modulo_the_range(job):
     assert job(DATADIR="shards", SEED="2147483647").returncode == 0
     assert (job.here / "logs/cpu_2x2-11/seeds.txt").read_text() == "1 2147483647\n2 0\n"
