@@ -24,6 +24,11 @@ class CodeBase:
     """Launches of clipping, Adam and the running average, once per optimizer step."""
     optimizer_bytes: int
     """Bytes that they move, per parameter."""
+    gradient_launches: int
+    """Launches of the host for the gradients of the parameters after a backward pass.
+
+    They show only if that pass is one graph, which returns all gradients at once.
+    """
     overlaps: bool
     """Whether DAP collectives overlap with computation."""
     loads_in_order: bool
@@ -35,6 +40,9 @@ class CodeBase:
         return self.graphs_by_dap[max(size for size in self.graphs_by_dap if size <= dap)]
 
 
+_NUM_TENSORS = 5_044
+"""Parameter tensors of the model of the benchmark."""
+
 CODE_BASES: Mapping[str, CodeBase] = {
     PROJECT: CodeBase(
         graphs_by_dap={1: "all"},
@@ -42,6 +50,7 @@ CODE_BASES: Mapping[str, CodeBase] = {
         bucket_bytes=64 * 2**20,
         optimizer_launches=3,
         optimizer_bytes=4 * 10,
+        gradient_launches=0,
         overlaps=True,
         loads_in_order=False,
         is_fitted=False,
@@ -52,6 +61,7 @@ CODE_BASES: Mapping[str, CodeBase] = {
         bucket_bytes=25 * 2**20,
         optimizer_launches=104_000,
         optimizer_bytes=4 * 30,
+        gradient_launches=_NUM_TENSORS,
         overlaps=False,
         loads_in_order=True,
         is_fitted=True,
@@ -62,6 +72,7 @@ CODE_BASES: Mapping[str, CodeBase] = {
         bucket_bytes=25 * 2**20,
         optimizer_launches=100,
         optimizer_bytes=4 * 10,
+        gradient_launches=2 * _NUM_TENSORS,
         overlaps=False,
         loads_in_order=False,
         is_fitted=True,
@@ -74,5 +85,6 @@ CODE_BASES: Mapping[str, CodeBase] = {
   operation at a time for each of 5,044 tensors in clipping, Adam and the average.
 - nvidia_v3.0: its submission captures the structure module alone without DAP, structure module
   and Evoformer stack at DAP 2, and a whole iteration from DAP 4 on. The model that is reduced is
-  in bf16. Adam and the average are one kernel for many tensors.
+  in bf16. Adam and the average are one kernel for many tensors. With DAP, a hook multiplies the
+  gradient of each tensor, and DistributedDataParallel copies each into a bucket.
 """

@@ -47,6 +47,8 @@ FEW_PROGRAMS = 256
 """Launches with at least as many programs fill every GPU of chips.py."""
 _GROUPS_PER_OCTAVE = 3
 _CLASSES = Path("results/measured/roofline_mlperf_reference_h200.json")
+_FORWARD_SHARE = {"all-gather": 1.0, "reduce-scatter": 0.0, "all-to-all": 0.5}
+"""Kind of collective -> share of its calls in forward pass and backward pass that are forward."""
 _TUNED = ("layer_norm", "residual_norm", "self_attention", "dropout_residual", "weight_update")
 
 
@@ -160,7 +162,7 @@ def count_step(config: RunConfig, code: str, dap: int) -> StepCounts:
         traced = {size: _trace(config, base, *size) for size in sizes}
     traces = {size: trace for size, (trace, _) in traced.items()}
     num_blocks = config.model.evoformer_stack.num_blocks
-    parameters = [num_parameters for _, num_parameters in traced.values()]
+    parameters = [traced[blocks, 0][1] for blocks in (1, 2)]
     launches = _groups(traces, num_blocks)
     return StepCounts(
         code=code,
@@ -197,7 +199,7 @@ def _trace(config: RunConfig, base: CodeBase, blocks: int, iterations: int) -> t
     kernels = build_kernel_set(base.kernels, "meta", config.model.kernel_shapes())
     step = dataclasses.replace(step, plan=dataclasses.replace(step.plan, kernels=kernels))
     num_parameters = sum(parameter.numel() for parameter in step.model.parameters())
-    return trace_step(step, calls), num_parameters
+    return trace_step(step, calls, with_modules=False), num_parameters
 
 
 Totals = dict[tuple, tuple[float, float, float]]
@@ -307,8 +309,9 @@ def _collectives(traces: Mapping[tuple[int, int], Trace], num_blocks: int) -> li
         one, two = calls[1, 0].get(name, 0), calls[2, 0].get(name, 0)
         more = calls[1, 1].get(name, 0) if (1, 1) in calls else one
         gradient = one + (num_blocks - 1) * (two - one)
-        # Half of the calls of a block are those of its forward pass.
-        iteration = more - one + (num_blocks - 1) * (two - one) / 2 if (1, 1) in calls else 0.0
+        share = _FORWARD_SHARE[name[1]]
+        further = (num_blocks - 1) * (two - one) * share
+        iteration = more - one + further if (1, 1) in calls else 0.0
         result.append(
             Collective(
                 what=name[0],

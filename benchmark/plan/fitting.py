@@ -34,20 +34,43 @@ def counts_of(layout: Layout, table: CountTable) -> StepCounts:
     return table.find(code=layout.code, shape=BENCHMARK_SHAPE, dap=layout.dap)
 
 
-def predict_published(setup: Setup, table: CountTable, factors: Factors) -> StepTime:
+def wait_of(code: str, results: Sequence[Published]) -> float:
+    """Return the mean wait for a batch in the logs of a code base; 0 if they do not have it."""
+    waits = [
+        result.wait_seconds
+        for result in results
+        if result.setup.code == code and result.wait_seconds is not None
+    ]
+    return statistics.fmean(waits) if waits else 0.0
+
+
+def predict_published(
+    setup: Setup, table: CountTable, factors: Factors, *, loader_seconds: float
+) -> StepTime:
     """Return the step of a published result."""
     layout = layout_of(setup)
-    return predict_step(counts_of(layout, table), load_system(setup.system), layout, factors)
+    return predict_step(
+        counts_of(layout, table),
+        load_system(setup.system),
+        layout,
+        factors,
+        loader_seconds=loader_seconds,
+    )
 
 
 def fit_factor(
-    layout: Layout, system: System, counts: StepCounts, measured_seconds: float
+    layout: Layout,
+    system: System,
+    counts: StepCounts,
+    measured_seconds: float,
+    *,
+    loader_seconds: float = 0.0,
 ) -> float:
     """Return the factor with which the step of a layout takes the measured time."""
 
     def total(factor: float) -> float:
         factors = Factors(by_code={layout.code: factor})
-        return predict_step(counts, system, layout, factors).total
+        return predict_step(counts, system, layout, factors, loader_seconds=loader_seconds).total
 
     low, high = math.log(_LOW), math.log(_HIGH)
     for _ in range(30):
@@ -64,7 +87,11 @@ def fit_factors(results: Sequence[Published], table: CountTable) -> Factors:
         if CODE_BASES[setup.code].is_fitted:
             layout = layout_of(setup)
             factor = fit_factor(
-                layout, load_system(setup.system), counts_of(layout, table), step_seconds(result)
+                layout,
+                load_system(setup.system),
+                counts_of(layout, table),
+                step_seconds(result),
+                loader_seconds=result.wait_seconds or 0.0,
             )
             logs.setdefault(setup.code, []).append(math.log(factor))
     return Factors(

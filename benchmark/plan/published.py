@@ -119,6 +119,8 @@ class Published:
     """Median of an evaluation."""
     pause_seconds: float
     """Median time from the end of a training interval to the start of the next."""
+    wait_seconds: float | None
+    """Mean wait for a batch on the first rank; None if it was not logged."""
     minutes: list[float]
     """run_start to run_stop, of each run."""
     samples: list[int]
@@ -158,6 +160,7 @@ def _summarize(name: str, runs: Sequence) -> Published:
 
     step = statistics.median(x for run in runs for x in step_seconds(run)[1:])
     evaluations = [each.stop - each.start for run in runs for each in run.evaluations]
+    waits = [wait for run in runs for wait in run.data_waits[1:]]
     pauses = [
         after.start - before.stop
         for run in runs
@@ -175,6 +178,7 @@ def _summarize(name: str, runs: Sequence) -> Published:
         start_seconds=round(statistics.median(starts), 2),
         evaluation_seconds=round(evaluation, 2),
         pause_seconds=round(pause, 2),
+        wait_seconds=round(statistics.fmean(waits), 4) if waits else None,
         minutes=[round(run.minutes, 4) for run in runs],
         samples=[run.samples for run in runs],
     )

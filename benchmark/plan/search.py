@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from benchmark.command_line import BenchmarkError
 from benchmark.plan.convergence import (
+    CHAINS,
     Evaluation,
     evaluation_seconds,
     run_time,
@@ -63,6 +64,7 @@ def search_splits(
     if not sizes:
         table.find(code=space.code, shape=shape, dap=1)
     splits, errors = [], []
+    evaluations = _Evaluations(space, table, factors)
     for dap in sizes:
         if dap > space.system.gpus_per_node or space.system.gpus_per_node % dap:
             continue
@@ -74,7 +76,14 @@ def search_splits(
             continue
         for layout in _layouts(space, num_gpus, dap):
             layout = replace(layout, recomputed_blocks=blocks)
-            splits += _with_evaluation(space, num_gpus, layout, counts, (table, factors))
+            step = predict_step(
+                counts,
+                space.system,
+                layout,
+                factors,
+                mean_iterations=space.config.data.max_recycling_iterations / 2,
+            )
+            splits += _with_evaluation(num_gpus, layout, step.total, evaluations)
     if not splits:
         reasons = "; ".join(errors) or f"no batch of {list(space.batches)} can be split over them"
         raise BenchmarkError(f"--gpus {num_gpus}: no split fits: {reasons}")
@@ -101,48 +110,54 @@ def _layouts(space: SearchSpace, num_gpus: int, dap: int) -> Iterator[Layout]:
                 )
 
 
+class _Evaluations:
+    """Times of an evaluation by number of ranks."""
+
+    def __init__(self, space: SearchSpace, table: CountTable, factors: Factors) -> None:
+        self.space = space
+        self._counts = table.find(code=space.code, shape=shape_name(space.config), dap=1)
+        self._factors = factors
+        self._seconds: dict[int, float] = {}
+
+    def of(self, layout: Layout) -> Evaluation:
+        """Return the evaluation of a layout."""
+        config = self.space.config
+        ranks = min(CHAINS, layout.evaluation_ranks or layout.num_gpus)
+        if ranks not in self._seconds:
+            self._seconds[ranks] = evaluation_seconds(
+                self._counts, self.space.system, layout, self._factors, crop=config.data.crop_size
+            )
+        return Evaluation(
+            every_steps=config.evaluation.every_steps,
+            seconds=self._seconds[ranks],
+            is_concurrent=layout.evaluation_ranks > 0,
+        )
+
+
 def _with_evaluation(
-    space: SearchSpace,
-    num_gpus: int,
-    layout: Layout,
-    counts: StepCounts,
-    model: tuple[CountTable, Factors],
+    num_gpus: int, layout: Layout, step_seconds: float, evaluations: _Evaluations
 ) -> Iterator[Split]:
     """Yield a split for each number of evaluation nodes that fits."""
-    table, factors = model
-    config = space.config
-    single = table.find(code=space.code, shape=counts.shape, dap=1)
-    step = predict_step(
-        counts,
-        space.system,
-        layout,
-        factors,
-        mean_iterations=config.data.max_recycling_iterations / 2,
-    ).total
+    space = evaluations.space
     samples = samples_to_080(layout.batch) if space.target == 0.8 else samples_to_090(layout.batch)
     for nodes in EVALUATION_NODES:
         ranks = nodes * space.system.gpus_per_node
         if layout.num_gpus + ranks > num_gpus:
             continue
         whole = replace(layout, num_gpus=layout.num_gpus + ranks, evaluation_ranks=ranks)
-        seconds = evaluation_seconds(
-            single, space.system, whole, factors, crop=config.data.crop_size
-        )
-        evaluation = Evaluation(
-            every_steps=config.evaluation.every_steps, seconds=seconds, is_concurrent=ranks > 0
-        )
+        evaluation = evaluations.of(whole)
         time = run_time(
             samples=samples.mean,
             batch=layout.batch,
-            step_seconds=step,
+            step_seconds=step_seconds,
             evaluation=evaluation,
             start=START_SECONDS,
         ).total
         yield Split(
             layout=whole,
             batch=layout.batch,
-            step_seconds=step,
-            evaluation_seconds=seconds,
+            step_seconds=step_seconds,
+            evaluation_seconds=evaluation.seconds,
             seconds=time,
             gpu_hours=whole.num_gpus * time / 3600,
         )

@@ -116,6 +116,8 @@ def predict_step(
     # Only the last micro-step reduces gradients and updates weights.
     parts = {name: layout.accumulation * seconds for name, seconds in parts.items()}
     compute = parts["compute"] + parts["launches"]
+    if code.graphs(layout.dap) == "all":
+        parts["launches"] += code.gradient_launches * EAGER_LAUNCH_SECONDS
     parts["all-reduce"] = _all_reduce_seconds(
         counts.num_parameters, system, layout, compute / layout.accumulation
     )

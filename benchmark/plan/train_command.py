@@ -10,6 +10,7 @@ from typing import Any
 from benchmark.command_line import BenchmarkError, check_json_option, check_output_option
 from benchmark.plan.bars import draw_bars, step_bars
 from benchmark.plan.fitting import fit_factors
+from benchmark.plan.loader_wait import simulated_wait
 from benchmark.plan.published import published_results
 from benchmark.plan.step_counts import STORED, CountTable, read_table
 from benchmark.plan.step_model import Factors
@@ -26,6 +27,9 @@ from benchmark.presets import build_preset, preset_label
 from benchmark.replace_file import replace_text
 from openfold_opt.train.phases import Phase, phases_of
 
+_NOTICEABLE_SECONDS = 1e-6
+"""Shorter waits are rounding."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -36,9 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--loader-wait",
         type=float,
-        default=0.0,
         metavar="S",
-        help="seconds that a micro-step waits for data; `plan loader` simulates it (default: 0)",
+        help="seconds that a micro-step waits for data (default: simulated, as by `plan loader`)",
     )
     add("--png", type=Path, metavar="FILE", help="draw the parts of a step as stacked bars")
 
@@ -56,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the plan of each phase, and their sum if there are several."""
     check_json_option(args.json)
     check_output_option("--png", args.png)
-    if args.loader_wait < 0:
+    if args.loader_wait is not None and args.loader_wait < 0:
         raise BenchmarkError(f"--loader-wait {args.loader_wait}: expected at least 0")
     system, table = load_system(args.system), read_table(args.counts)
     factors = project_factors(table)
@@ -119,13 +122,21 @@ def plan_phase(
     if num_gpus < 1:
         raise BenchmarkError(f"--gpus {num_gpus}: expected at least 1")
     layout = layout_for(config, system, num_gpus, code=code_of(config))
-    return plan_training(
-        config,
-        system,
-        layout,
-        table,
-        factors=factors,
-        preset=preset_label(args.preset),
-        phase=phase,
-        loader_seconds=args.loader_wait,
-    )
+
+    def plan(loader_seconds: float) -> TrainPlan:
+        return plan_training(
+            config,
+            system,
+            layout,
+            table,
+            factors=factors,
+            preset=preset_label(args.preset),
+            phase=phase,
+            loader_seconds=loader_seconds,
+        )
+
+    if args.loader_wait is not None:
+        return plan(args.loader_wait)
+    without = plan(0.0)
+    wait = simulated_wait(config, layout, without.step_seconds)
+    return plan(wait) if wait > _NOTICEABLE_SECONDS else without

@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmark.command_line import check_json_option
 from benchmark.perf.tools.timing_stats import table
 from benchmark.plan.published import published_results, read_published
+from benchmark.plan.search_check import SearchCheck
 from benchmark.plan.step_counts import STORED, read_table
 from benchmark.plan.validation import Validation, validate
 from benchmark.replace_file import replace_text
@@ -99,6 +100,20 @@ def describe(validation: Validation) -> str:
             f"{within} of {len(validation.runs)} within the spread of the runs",
             "",
             table(others, header=["other results", "measured", "predicted", "error", "source"]),
+            "",
+            *_search(validation.search),
             *(f"- {note}" for note in validation.notes),
         ]
     )
+
+
+def _search(check: SearchCheck | None) -> list[str]:
+    if check is None:
+        return []
+    best = check.best.layout
+    return [
+        "NVIDIA's split of 2,080 H100, DAP 8 with 32 to evaluate, with factors of 128 H100 and "
+        f"Perlmutter alone: rank {check.rank} of {check.num_splits}, {check.distance:.1%} slower "
+        f"than the best, DAP {best.dap} on {best.num_gpus} with {best.evaluation_ranks} to "
+        f"evaluate and batch {check.best.batch}"
+    ]

@@ -15,9 +15,11 @@ from benchmark.plan.fitting import (
     layout_of,
     predict_published,
     step_seconds,
+    wait_of,
 )
 from benchmark.plan.other_results import OtherRow, other_rows
 from benchmark.plan.published import Published
+from benchmark.plan.search_check import SearchCheck, check_search
 from benchmark.plan.step_counts import CountTable
 from benchmark.plan.step_model import Factors
 from benchmark.plan.systems import load_system
@@ -79,6 +81,8 @@ class Validation:
     steps: list[StepRow]
     runs: list[RunRow]
     others: list[OtherRow]
+    search: SearchCheck | None
+    """None without the counts of all DAP sizes."""
     num_factors: int
     mean_error: float
     worst_error: float
@@ -95,12 +99,18 @@ def validate(results: Sequence[Published], table: CountTable) -> Validation:
         for result, step in zip(results, steps)
     ]
     others, notes = other_rows(results, table)
+    search = None
+    try:
+        search = check_search(results, table)
+    except BenchmarkError as error:
+        notes.append(f"search over 2,080 GPUs: {error}")
     errors = [abs(row.error) for row in steps]
     baseline = [abs(row.baseline_error) for row in steps]
     return Validation(
         steps=steps,
         runs=runs,
         others=others,
+        search=search,
         num_factors=len(fit_factors(results, table).by_code),
         mean_error=statistics.fmean(errors),
         worst_error=max(errors),
@@ -120,7 +130,7 @@ def _step_row(result: Published, others: Sequence[Published], table: CountTable)
     sources = [other.setup.title for other in others if other.setup.code == code]
     if not sources:
         raise BenchmarkError(f"{result.setup.title}: no other result of {code} to fit its factor")
-    step = predict_published(result.setup, table, factors)
+    step = predict_published(result.setup, table, factors, loader_seconds=wait_of(code, others))
     return StepRow(
         title=result.setup.title,
         measured=step_seconds(result),

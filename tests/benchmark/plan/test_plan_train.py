@@ -7,8 +7,11 @@ import pytest
 
 from benchmark.__main__ import main
 from benchmark.perf.tools.perf_record import to_json
-from benchmark.plan.step_counts import PROJECT, read_table
+from benchmark.plan.loader_wait import simulated_wait
+from benchmark.plan.step_counts import PROJECT, REFERENCE, read_table
+from benchmark.plan.step_model import Layout
 from benchmark.plan.systems import load_system, system_json
+from benchmark.presets import build_preset
 
 PNG = b"\x89PNG"
 
@@ -100,6 +103,22 @@ def test_dap_over_several_nodes_is_warned_of(counts_file, capsys):
     options = ["--preset", "mlperf_256x8_dap8", "--system", "perlmutter"]
     assert run_plan("train", counts_file, *options) == 0
     assert "WARNING: DAP 8, but a node of perlmutter has 4 GPUs" in capsys.readouterr().out
+
+
+def test_the_loader_of_a_slow_worker_is_simulated():
+    config = build_preset("mlperf_reference")
+    layout = Layout(code=REFERENCE, num_gpus=128)
+    assert simulated_wait(config, layout, 0.05) > 0.01
+    assert simulated_wait(config, layout, 1e4) == 0
+    assert simulated_wait(config, dataclasses.replace(layout, code=PROJECT), 1.0) < 1e-9
+
+
+def test_a_wait_for_data_is_a_part_of_each_micro_step(counts_file, tmp_path):
+    json_file = tmp_path / "plan.json"
+    options = ["--preset", "mlperf_1x8", "--system", "h100_sxm", "--gpus", 8, "--json", json_file]
+    assert run_plan("train", counts_file, *options, "--loader-wait", 0.5) == 0
+    plan = json.loads(json_file.read_text())["plans"][0]
+    assert plan["step"]["parts"]["loader"] == 0.5 * plan["layout"]["accumulation"]
 
 
 def test_blocks_are_recomputed_if_memory_is_short(counts_file, tmp_path):
