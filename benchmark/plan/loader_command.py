@@ -9,8 +9,8 @@ from pathlib import Path
 
 from benchmark.command_line import BenchmarkError, check_json_option
 from benchmark.perf.tools.timing_stats import table
+from benchmark.plan.loader_plan import busy_share, plan_loader
 from benchmark.plan.loader_simulation import LoaderSetting, LoaderWaits
-from benchmark.plan.loader_waits import busy_share, plan_loader
 from benchmark.plan.preparation_times import PreparationTimes, preparation_times
 from benchmark.replace_file import replace_text
 

@@ -6,8 +6,8 @@ import pathlib
 import numpy as np
 import pytest
 
+from benchmark.plan.loader_plan import busy_share, plan_loader
 from benchmark.plan.loader_simulation import LoaderSetting, simulate_loader
-from benchmark.plan.loader_waits import busy_share, plan_loader
 from benchmark.plan.preparation_times import PreparationTimes, preparation_times
 from openfold_opt.loader.reorder_window import ReorderWindow
 

@@ -1,4 +1,4 @@
-"""Simulated waits of a training whose sample times are drawn from a measured distribution."""
+"""Simulated loaders whose sample times are drawn from a measured distribution."""
 
 from __future__ import annotations
 
