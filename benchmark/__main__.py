@@ -41,6 +41,7 @@ COMMANDS = {
         "compare model, losses and optimizer with a golden directory",
     ),
     "perf": ("benchmark.perf.command", "measure parts of the code against a named baseline"),
+    "plan": ("benchmark.plan.command", "time, memory and cost before a job is queued"),
     "export": ("benchmark.run.export", "write a checkpoint as one file with torch.save"),
     "predict-validation": (
         "benchmark.run.predict_validation",

@@ -9,6 +9,7 @@ export SYSTEM='' NODES='' RANKS_PER_NODE='' PRESET='' WALLTIME=''
 export INSTANCES=1 CPUS_PER_RANK='' DIVISION=closed
 export GPUS_PER_NODE=0 GPU_NAME='' GPU_MEMORY_GIB=0
 export MIN_ALL_REDUCE_GB_S=0 BIND=topology
+export PREDICTED_RUN_SECONDS=''
 
 # shellcheck source=slurm/request.sh
 . "$OPENFOLD_ROOT/slurm/request.sh"

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,16 +28,11 @@ from benchmark.perf.prefetch import (
     summarize_prefetch,
 )
 from benchmark.perf.tools.options import Parser, add_count, add_threads
+from benchmark.perf.tools.sample_times import BUILT_IN_SECONDS, read_times
 from benchmark.perf.tools.timing_stats import table
 from openfold_opt.loader.config import LoaderConfig
 from openfold_opt.loader.workers import WorkerStream
 from openfold_opt.train.build_run import resolve_device
-
-BUILT_IN_SECONDS = (0.055,) * 30 + (0.09,) * 30 + (0.15,) * 20 + (0.3,) * 12 + (0.9,) * 7 + (7.7,)
-"""Seconds per sample, distributed like those of the MLCommons reference on 88 real chains.
-
-Most chains have few alignment rows; one in a hundred has 40,000.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,24 +273,6 @@ def replay(
         delivered_twice=len(positions) - len(set(positions)),
         missing=steps - len(set(positions)),
     )
-
-
-def read_times(path: Path, *, side: str) -> Sequence[float]:
-    """Read the median preparation time of each chain, in seconds, from a `perf data` record."""
-    try:
-        chains = json.loads(path.read_text(encoding="utf-8"))["figures"]["samples"]["training"]
-        times = [float(np.median(chain[side])) for chain in chains.values() if side in chain]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BenchmarkError(
-            f"{path} is not a record of `perf data --json` with training samples: "
-            f"{type(error).__name__} {error}"
-        ) from error
-    if not times:
-        raise BenchmarkError(
-            f"{path} has no times of --side {side}; measure them with --reference, or use the "
-            "other --side"
-        )
-    return times
 
 
 def report(metrics: LoaderMetrics) -> str:

@@ -14,6 +14,7 @@ from benchmark.command_line import (
     add_distillation_option,
 )
 from benchmark.finding import FAIL, Finding
+from benchmark.plan.time_limit import read_time_limit
 from benchmark.preflight.capture import check_capture
 from benchmark.preflight.job_checks import (
     check_checkpoint,
@@ -22,6 +23,7 @@ from benchmark.preflight.job_checks import (
     check_space,
     needed_bytes,
 )
+from benchmark.preflight.limit_check import RunPrediction, check_time_limit, predict_run
 from benchmark.preflight.node_checks import (
     ExpectedAccelerators,
     check_accelerators,
@@ -77,6 +79,7 @@ def add_parser(subparsers) -> None:
         "(default: for all phases)",
     )
     _add_requirements(parser)
+    _add_limit(parser)
 
 
 def _add_requirements(parser: argparse.ArgumentParser) -> None:
@@ -125,12 +128,37 @@ def _add_requirements(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_limit(parser: argparse.ArgumentParser) -> None:
+    """Declare what the check of the time limit needs."""
+    parser.add_argument(
+        "--time-limit",
+        metavar="T",
+        help="time limit of the job in a format of sbatch --time; warn if it is too short for "
+        "all runs (default: not checked)",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        metavar="N",
+        help="runs that follow one another in the job, for --time-limit (default: --runs)",
+    )
+    parser.add_argument(
+        "--predicted-run-seconds",
+        type=float,
+        metavar="S",
+        help="predicted time of a run, for --time-limit, as `plan slurm` writes it (default: "
+        "predicted for the GPUs of this node)",
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Make the checks; called on every rank, and the first one prints. Return the exit code."""
     config = fit_preset(args.preset, build_preset(args.preset), args.data_dir)
     try:
         if args.phase is not None:
             config = find_phase(config, args.phase).config
+        if args.time_limit is not None:
+            read_time_limit(args.time_limit)
         launch = read_launch_info()
         rendezvous = Rendezvous(launch, timeout_seconds=args.timeout_seconds)
     except ValueError as error:
@@ -205,6 +233,7 @@ def _first_rank(
         check_checkpoint(config, args.init_checkpoint),
     ]
     job.append(check_space(args.output_dir, needed_bytes(config, args.runs)))
+    job += _limit_findings(args, launch)
     answers = rendezvous.collect(own)
     job.append(check_answers(answers, launch))
     nodes: dict[str, list[Finding]] = {}
@@ -228,6 +257,29 @@ def _first_rank(
         return 0
     print("preflight failed: see FAIL lines above", file=sys.stderr, flush=True)
     return 1
+
+
+def _limit_findings(args: argparse.Namespace, launch: LaunchInfo) -> list[Finding]:
+    """Check the time limit, if there is one."""
+    if args.time_limit is None:
+        return []
+    if args.predicted_run_seconds is None:
+        prediction = predict_run(
+            find_phase(build_preset(args.preset), args.phase or "1"),
+            find_accelerators().names,
+            num_ranks=launch.world_size,
+            preset=args.preset,
+        )
+    else:
+        source = "PREDICTED_RUN_SECONDS of the configuration"
+        prediction = RunPrediction(seconds=args.predicted_run_seconds, source=source)
+    finding = check_time_limit(
+        args.time_limit,
+        prediction,
+        num_runs=args.runs if args.rounds is None else args.rounds,
+        is_phase=args.phase is not None,
+    )
+    return [finding]
 
 
 def _measure(

@@ -39,14 +39,16 @@ class Device:
 
 
 @cache
-def device_of(device: torch.device | str) -> Device:
+def device_of(device: torch.device | str | Device) -> Device:
     """Return the memory of a device of this machine, or of a GPU by name ("h200").
 
-    The available memory is read at the first call.
+    The available memory is read at the first call. A Device is returned as it is.
 
     Raises:
         ValueError: there is no GPU of this name.
     """
+    if isinstance(device, Device):
+        return device
     if isinstance(device, str) and device != "cpu" and not device.startswith("cuda"):
         return _named(device)
     device = torch.device(device)
@@ -74,8 +76,12 @@ def _named(name: str) -> Device:
     if name not in {chip.name for chip in CHIPS}:
         known = ", ".join(chip.name for chip in CHIPS)
         raise ValueError(f"unknown device {name!r}; expected cpu or one of the GPUs {known}")
-    chip = chip_named(name)
-    return Device(name=name, type="cuda", usable_bytes=_usable(chip.memory_bytes), chip=chip)
+    return device_of_chip(chip_named(name))
+
+
+def device_of_chip(chip: Chip) -> Device:
+    """Return a GPU of another machine, whose host memory is unknown."""
+    return Device(name=chip.name, type="cuda", usable_bytes=_usable(chip.memory_bytes), chip=chip)
 
 
 def _usable(total_bytes: int) -> int:

@@ -55,7 +55,7 @@ def plan_memory(
     num_templates: int,
     num_passes: int,
     dtype: Precision,
-    device: torch.device | str,
+    device: torch.device | str | Device,
     dap_size: int = 1,
     uses_graphs: bool = False,
 ) -> MemoryPlan:
@@ -69,7 +69,7 @@ def plan_memory(
         num_templates: number of templates.
         num_passes: recycling iterations and the last pass.
         dtype: "fp32" or "bf16".
-        device: of the model, or the name of a GPU of kernels/chips.py, or "cpu".
+        device: of the model, or the name of a GPU of kernels/chips.py, or "cpu", or a Device.
         dap_size: number of ranks that share the chain.
         uses_graphs: count the memory of CUDA graphs; num_residues is the end of a range of lengths.
     """

@@ -4,6 +4,7 @@ The tests count the bytes kept for the backward pass and the collectives of a bl
 """
 
 import dataclasses
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from openfold_opt.parallel.axis import AxisGroup
 from openfold_opt.parallel.context import ParallelConfig, counted_axis
 from openfold_opt.train.memory_plan import count_saved_bytes
-from tests.support.axial_block import benchmark_stack, run_stack
+from tests.support.axial_block import NUM_RES, NUM_SEQ, benchmark_stack, run_stack
 
 DEFAULT = ParallelConfig()
 TABLE = Path(__file__).resolve().parents[2] / "docs" / "dap.md"
@@ -82,6 +83,21 @@ def test_chunks_that_would_be_small_are_sent_together(dap_size):
     ]
     assert sent_bytes[0] == sent_bytes[1]
     assert joined.total() < chunked.total()
+
+
+def test_the_documented_bytes_of_dap_and_tensor_parallelism_are_correct():
+    cells = r"([\d.]+) \| \(?([\d.]+)\)? \| \(?([\d.]+)"
+    rows = re.findall(rf"^\| (\d) \| {cells}", TABLE.read_text(), re.MULTILINE)
+    assert [int(ranks) for ranks, *_ in rows] == [2, 4, 8]
+    representation = 2 * NUM_RES * NUM_RES * 128
+    assert representation == 2 * NUM_SEQ * NUM_RES * 256
+    for ranks, dap, tensor, ratio in rows:
+        number = int(ranks)
+        calls = collectives_of_a_block(number)
+        sent = sum(size * times for (_, _, size), times in calls.items())
+        reduced = 12 * 2 * (number - 1) / number * representation
+        assert f"{sent / 1e6:.1f}" == dap and f"{reduced / 1e6:.1f}" == tensor
+        assert f"{reduced / sent:.1f}" == ratio
 
 
 def test_one_rank_starts_no_collectives():

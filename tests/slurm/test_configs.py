@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = sorted(path.stem for path in (ROOT / "slurm/configs").glob("*.sh"))
 VARIABLES = (
     "SYSTEM NODES RANKS_PER_NODE PRESET WALLTIME INSTANCES CPUS_PER_RANK GPUS_PER_NODE GPU_NAME "
-    "GPU_MEMORY_GIB MIN_ALL_REDUCE_GB_S BIND DIVISION"
+    "GPU_MEMORY_GIB MIN_ALL_REDUCE_GB_S BIND DIVISION PREDICTED_RUN_SECONDS"
 ).split()
 # Nodes, training ranks of an instance, dap, evaluation ranks, global batch.
 EXPECTED = {

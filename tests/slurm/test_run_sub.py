@@ -70,6 +70,21 @@ def test_paths_are_those_of_the_caller(job):
     assert (job.here / "logs/cpu_2x2-11/run_2.log").exists()
 
 
+def test_preflight_gets_the_time_limit_of_the_job(job):
+    squeue = job.bin / "squeue"
+    squeue.write_text('#!/bin/sh\n[ "$*" = "--noheader --jobs=11 --format=%l" ] && echo 2:00:00\n')
+    squeue.chmod(0o755)
+    assert job(DATADIR="shards").returncode == 0
+    calls = job.calls.read_text()
+    assert "--time-limit 2:00:00 --rounds 2" in calls and "--predicted" not in calls
+    job.calls.unlink()
+    # Without an answer of Slurm, it is what the configuration requests.
+    squeue.write_text("#!/bin/sh\nexit 1\n")
+    assert job(DATADIR="shards", PREDICTED_RUN_SECONDS="600").returncode == 0
+    options = "--time-limit 12:00:00 --rounds 2 --predicted-run-seconds 600"
+    assert options in job.calls.read_text()
+
+
 def test_seeds_follow_the_first_one_modulo_the_range(job):
     assert job(DATADIR="shards", SEED="2147483647").returncode == 0
     assert (job.here / "logs/cpu_2x2-11/seeds.txt").read_text() == "1 2147483647\n2 0\n"

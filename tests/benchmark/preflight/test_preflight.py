@@ -269,6 +269,15 @@ def test_one_process_checks_everything(shards, tmp_path, capsys):
     assert main(arguments) == 0
     shown = capsys.readouterr().out
     assert "FAIL" not in shown and "all checks passed" in shown
+    predicted = ["--predicted-run-seconds", "900", "--runs", "8", "--rounds", "4"]
+    capsys.readouterr()
+    assert main([*arguments, "--time-limit", "60", *predicted]) == 0
+    warning = "NOTE time limit: WARNING: the limit of the job is 1:00:00; 4 runs are predicted"
+    assert warning in capsys.readouterr().out
+    assert main([*arguments, "--time-limit", "60"]) == 0
+    assert "the time of a run is not predicted: no GPU in a node" in capsys.readouterr().out
+    assert main([*arguments, "--time-limit", "soon"]) == 2
+    assert "expected a format of sbatch --time" in capsys.readouterr().err
     assert main([*arguments, "--gpus-per-node", "4"]) == 1
     assert "FAIL GPUs: found none, expected 4" in capsys.readouterr().out
 

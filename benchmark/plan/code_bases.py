@@ -1,0 +1,90 @@
+"""What is known of each code base that a plan can be made for, from its source or publications."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from benchmark.plan.step_counts import NVIDIA, PROJECT, REFERENCE
+
+Graphs = Literal["none", "part", "all"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeBase:
+    """Properties of an implementation that determine its step beside the counted launches."""
+
+    graphs_by_dap: Mapping[int, Graphs]
+    """DAP size -> how much of a step CUDA graphs replay; the largest size at most the DAP's."""
+    gradient_bytes: int
+    """Bytes of a gradient in the all-reduce, per parameter."""
+    bucket_bytes: int
+    optimizer_launches: int
+    """Launches of clipping, Adam and the running average, once per optimizer step."""
+    optimizer_bytes: int
+    """Bytes that they move, per parameter."""
+    gradient_launches: int
+    """Launches of the host for the gradients of the parameters after a backward pass.
+
+    They show only if that pass is one graph, which returns all gradients at once.
+    """
+    overlaps: bool
+    """Whether DAP collectives overlap with computation."""
+    loads_in_order: bool
+    is_fitted: bool
+    """Whether a factor for its compute is fitted to published results."""
+
+    def graphs(self, dap: int) -> Graphs:
+        """Return how much of a step CUDA graphs replay."""
+        return self.graphs_by_dap[max(size for size in self.graphs_by_dap if size <= dap)]
+
+
+_NUM_TENSORS = 5_044
+"""Parameter tensors of the model of the benchmark."""
+
+CODE_BASES: Mapping[str, CodeBase] = {
+    PROJECT: CodeBase(
+        graphs_by_dap={1: "all"},
+        gradient_bytes=4,
+        bucket_bytes=64 * 2**20,
+        optimizer_launches=3,
+        optimizer_bytes=4 * 10,
+        gradient_launches=0,
+        overlaps=True,
+        loads_in_order=False,
+        is_fitted=False,
+    ),
+    REFERENCE: CodeBase(
+        graphs_by_dap={1: "none"},
+        gradient_bytes=4,
+        bucket_bytes=25 * 2**20,
+        optimizer_launches=104_000,
+        optimizer_bytes=4 * 30,
+        gradient_launches=_NUM_TENSORS,
+        overlaps=False,
+        loads_in_order=True,
+        is_fitted=True,
+    ),
+    NVIDIA: CodeBase(
+        graphs_by_dap={1: "none", 2: "part", 4: "all"},
+        gradient_bytes=2,
+        bucket_bytes=25 * 2**20,
+        optimizer_launches=100,
+        optimizer_bytes=4 * 10,
+        gradient_launches=2 * _NUM_TENSORS,
+        overlaps=False,
+        loads_in_order=False,
+        is_fitted=True,
+    ),
+}
+"""Sources:
+
+- mlcommons_reference: DistributedDataParallel with its default buckets. Optimizer: ScaleFold
+  counts 150,853 launches in a step (recalled); a traced mean step has 47,000. The rest is one
+  operation at a time for each of 5,044 tensors in clipping, Adam and the average.
+- nvidia_v3.0: its submission captures the structure module alone without DAP, structure module
+  and Evoformer stack at DAP 2, and a whole iteration from DAP 4 on. The model that is reduced is
+  in bf16. Adam and the average are one kernel for many tensors. With DAP, a hook multiplies the
+  gradient of each tensor, and DistributedDataParallel copies each into a bucket.
+"""

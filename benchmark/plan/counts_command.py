@@ -1,0 +1,359 @@
+"""`plan counts`: trace training steps on tensors without values, and store their counts."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from benchmark.code_revision import describe_commit
+from benchmark.command_line import BenchmarkError, check_output_option
+from benchmark.machine import CHECKOUT
+from benchmark.perf.tools.can_run import import_with_triton
+from benchmark.perf.tools.launch_trace import Launch, Trace, trace_step
+from benchmark.perf.tools.meta_step import MetaStep
+from benchmark.perf.tools.options import add_preset
+from benchmark.perf.tools.perf_record import to_json
+from benchmark.plan.step_counts import (
+    NVIDIA,
+    PROJECT,
+    REFERENCE,
+    STORED,
+    Collective,
+    CountTable,
+    LaunchGroup,
+    Memory,
+    StepCounts,
+    read_table,
+    shape_name,
+)
+from benchmark.presets import build_preset
+from benchmark.replace_file import replace_text
+from openfold_opt.kernels.interface import KernelConfig
+from openfold_opt.kernels.select import build_kernel_set
+from openfold_opt.model.plan import ALL_BLOCKS
+from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.train.config import RunConfig
+from openfold_opt.train.graphs.graph_memory import BYTES_PER_NODE, with_evoformer_blocks
+from openfold_opt.train.memory_plan import StepMemory, saved_bytes, state_bytes
+from openfold_opt.train.precision import Precision, matmul_precision
+
+FEW_PROGRAMS = 256
+"""Launches with at least as many programs fill every GPU of chips.py."""
+_GROUPS_PER_OCTAVE = 3
+_CLASSES = Path("results/measured/roofline_mlperf_reference_h200.json")
+_FORWARD_SHARE = {"all-gather": 1.0, "reduce-scatter": 0.0, "all-to-all": 0.5}
+"""Kind of collective -> share of its calls in forward pass and backward pass that are forward."""
+_TUNED = ("layer_norm", "residual_norm", "self_attention", "dropout_residual", "weight_update")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodeBase:
+    """How a step of a code base is traced."""
+
+    kernels: KernelConfig
+    precision: Precision
+    num_chunks: int
+    """Chunks of the work of a DAP group."""
+    recomputes_below_dap: int
+    """DAP sizes below this one recompute all blocks."""
+
+
+CODE_BASES: Mapping[str, CodeBase] = {
+    PROJECT: CodeBase(
+        kernels=KernelConfig.all("triton"), precision="bf16", num_chunks=2, recomputes_below_dap=1
+    ),
+    REFERENCE: CodeBase(
+        kernels=KernelConfig(), precision="tf32", num_chunks=1, recomputes_below_dap=2
+    ),
+    NVIDIA: CodeBase(
+        kernels=dataclasses.replace(KernelConfig(), **dict.fromkeys(_TUNED, "triton")),
+        precision="bf16",
+        num_chunks=1,
+        recomputes_below_dap=2,
+    ),
+}
+"""The others are approximated with this project's kernels.
+
+- mlcommons_reference: its operations are those of the reference kernels, and it recomputes all
+  blocks.
+- nvidia_v3.0: fused attention, layer norm, dropout with residual and optimizer, the rest as in the
+  reference; its source recomputes all blocks without DAP, and none with DAP.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_preset(parser, default="mlperf_reference")
+    add = parser.add_argument
+    add("--code", default=PROJECT, choices=list(CODE_BASES), help=f"(default: {PROJECT})")
+    add("--dap", type=int, nargs="+", default=[1, 2, 4, 8], metavar="P", help="DAP sizes")
+    add("--out", type=Path, default=STORED, metavar="FILE", help="file to add the counts to")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trace each DAP size and add it to the file. Replaces counts that the file has."""
+    check_output_option("--out", args.out)
+    if min(args.dap) < 1:
+        raise BenchmarkError(f"--dap {args.dap}: expected at least 1")
+    import_with_triton("openfold_opt.kernels.triton.launching")
+    config = build_preset(args.preset)
+    for dap in args.dap:
+        step = count_step(config, args.code, dap)
+        table = read_table(args.out) if args.out.exists() else CountTable(commit="", date="")
+        kept = [
+            each
+            for each in table.steps
+            if (each.code, each.shape, each.dap) != (step.code, step.shape, step.dap)
+        ]
+        table = CountTable(
+            commit=describe_commit(CHECKOUT),
+            date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+            steps=[*kept, step],
+        )
+        _write(args.out, table)
+        read_table.cache_clear()
+        print(f"{args.out}: {step.code}, DAP {dap}, {step.shape}: {len(step.launches)} groups")
+    return 0
+
+
+def _write(path: Path, table: CountTable) -> None:
+    """Write a line for each group, so that the file stays small and differences readable."""
+    value = to_json(table)
+    lines = []
+    for step in value.pop("steps"):
+        lists = {name: step.pop(name) for name in ("launches", "collectives")}
+        head = json.dumps(step)[:-1]
+        body = [
+            f'"{name}": [\n' + ",\n".join(json.dumps(item) for item in items) + "\n]"
+            for name, items in lists.items()
+        ]
+        lines.append(", ".join([head, *body]) + "}")
+    text = json.dumps(value)[:-1] + ', "steps": [\n' + ",\n".join(lines) + "\n]}\n"
+    replace_text(path, text)
+
+
+def count_step(config: RunConfig, code: str, dap: int) -> StepCounts:
+    """Trace a step with one and two Evoformer blocks, and with a recycling iteration.
+
+    A block of an iteration launches what its forward pass launches in the pass with gradient.
+    """
+    base = CODE_BASES[code]
+    config = dataclasses.replace(
+        config,
+        kernels=base.kernels,
+        precision=base.precision,
+        local_batch_size=1,
+        recompute="auto",
+        parallel=dataclasses.replace(config.parallel, dap_size=dap, num_evaluation_ranks=0),
+    )
+    # The first step creates constants that later steps reuse. Its launches must not be those that
+    # are multiplied by the number of blocks.
+    first = (1, int(config.data.max_recycling_iterations > 0))
+    sizes = dict.fromkeys([first, (1, 0), (2, 0)])
+    with matmul_precision(base.precision):
+        if first == (1, 0):
+            _trace(config, base, *first)
+        traced = {size: _trace(config, base, *size) for size in sizes}
+    traces = {size: trace for size, (trace, _) in traced.items()}
+    num_blocks = config.model.evoformer_stack.num_blocks
+    parameters = [traced[blocks, 0][1] for blocks in (1, 2)]
+    launches = _groups(traces, num_blocks)
+    return StepCounts(
+        code=code,
+        shape=shape_name(config),
+        dap=dap,
+        recomputes=dap < base.recomputes_below_dap,
+        num_blocks=num_blocks,
+        num_parameters=parameters[0] + (num_blocks - 1) * (parameters[1] - parameters[0]),
+        launches=launches,
+        collectives=_collectives(traces, num_blocks),
+        memory=_memory(config, launches) if code == PROJECT else None,
+    )
+
+
+def _trace(config: RunConfig, base: CodeBase, blocks: int, iterations: int) -> tuple[Trace, int]:
+    """Return the trace of a step, and the number of parameters of its model."""
+    calls: Counter = Counter()
+    size = config.parallel.dap_size
+    axis = AxisGroup.single("dap")
+    if size > 1:
+        axis = dataclasses.replace(
+            AxisGroup.fake("dap", size=size),
+            num_chunks=base.num_chunks,
+            on_launch=lambda *call: calls.update([call]),
+        )
+    step = MetaStep.build(
+        with_evoformer_blocks(config, blocks),
+        kernels="triton",
+        precision=base.precision,
+        num_recycling_iterations=iterations,
+        dap=axis,
+        num_recomputed_blocks=ALL_BLOCKS if size < base.recomputes_below_dap else 0,
+    )
+    kernels = build_kernel_set(base.kernels, "meta", config.model.kernel_shapes())
+    step = dataclasses.replace(step, plan=dataclasses.replace(step.plan, kernels=kernels))
+    num_parameters = sum(parameter.numel() for parameter in step.model.parameters())
+    return trace_step(step, calls, with_modules=False), num_parameters
+
+
+Totals = dict[tuple, tuple[float, float, float]]
+"""Key of similar launches -> sums of launches, bytes, operations."""
+
+
+def _groups(traces: Mapping[tuple[int, int], Trace], num_blocks: int) -> list[LaunchGroup]:
+    kinds = read_classes(CHECKOUT / _CLASSES)
+    sums = {size: _sums(trace.launches, kinds) for size, trace in traces.items()}
+    forward = [
+        _sums((x for x in traces[n, 0].launches if x.direction == "forward"), kinds) for n in (1, 2)
+    ]
+    further, nothing = num_blocks - 1, (0.0, 0.0, 0.0)
+    groups = []
+    for key in dict.fromkeys(key for each in sums.values() for key in each):
+        one, two = sums[1, 0].get(key, nothing), sums[2, 0].get(key, nothing)
+        more = sums[1, 1].get(key, nothing) if (1, 1) in sums else one
+        rows = []
+        for i in range(3):
+            block = forward[1].get(key, nothing)[i] - forward[0].get(key, nothing)[i]
+            iteration = more[i] - one[i] + further * block if (1, 1) in sums else 0.0
+            rows.append((one[i] + further * (two[i] - one[i]), iteration, block))
+        groups.append((key, rows))
+    return _merged(groups)
+
+
+def _merged(groups: list) -> list[LaunchGroup]:
+    """Return groups with means of bytes and operations over all of their launches.
+
+    Buffers that depend on the number of blocks extrapolate to negative launches of some sizes;
+    their sums are added to the largest group of their class.
+    """
+    largest: dict[str, int] = {}
+    for index, (key, rows) in enumerate(groups):
+        if key[0] not in largest or rows[0][0] > groups[largest[key[0]]][1][0][0]:
+            largest[key[0]] = index
+    sums = [[list(row) for row in rows] for _, rows in groups]
+    for index, (key, rows) in enumerate(groups):
+        if min(rows[0]) < 0 or not any(rows[0]):
+            for i in range(3):
+                for j in range(3):
+                    sums[largest[key[0]]][i][j] += rows[i][j]
+            sums[index] = []
+    result = []
+    for (key, _), rows in zip(groups, sums):
+        if not rows:
+            continue
+        calls = rows[0][0] + rows[0][1]
+        result.append(
+            LaunchGroup(
+                kind=key[0],
+                bytes=round((rows[1][0] + rows[1][1]) / calls),
+                flops=round((rows[2][0] + rows[2][1]) / calls),
+                programs=key[3],
+                gradient=rows[0][0],
+                iteration=rows[0][1],
+                block=rows[0][2],
+            )
+        )
+    return sorted(result, key=lambda each: (each.kind, -each.bytes * each.gradient))
+
+
+def _sums(launches: Iterable[Launch], kinds: Mapping[str, str]) -> Totals:
+    sums: Totals = {}
+    for launch in launches:
+        key = _key(launch, kinds)
+        calls, size, flops = sums.get(key, (0.0, 0.0, 0.0))
+        sums[key] = (calls + 1, size + launch.bytes, flops + launch.flops)
+    return sums
+
+
+def _key(launch: Launch, kinds: Mapping[str, str]) -> tuple:
+    programs = launch.programs
+    if programs is not None:
+        programs = None if programs >= FEW_PROGRAMS else 2 ** math.ceil(math.log2(programs))
+    return (_kind(launch, kinds), _bin(launch.bytes), _bin(launch.flops), programs)
+
+
+def _kind(launch: Launch, kinds: Mapping[str, str]) -> str:
+    if launch.programs is None:
+        if not launch.flops:
+            return "pytorch"
+        return "cublas_float32" if launch.is_float32 else "cublas"
+    return kinds.get(launch.kernel, "mma") if launch.flops else "memory"
+
+
+def _bin(value: int) -> int:
+    return round(_GROUPS_PER_OCTAVE * math.log2(value)) if value else -1
+
+
+def read_classes(path: Path) -> dict[str, str]:
+    """Read the class of each kernel with products from a record of `perf counts --roofline`."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    kinds = {}
+    for kernel in record["figures"]["roofline"]["kernels"]:
+        code = kernel.get("code")
+        if code and kernel["work"]["flops"]:
+            fast = "wgmma" if code["wgmma"] else "mma"
+            kinds[kernel["kernel"]] = fast if code["wgmma"] or code["mma"] else "fma"
+    return kinds
+
+
+def _collectives(traces: Mapping[tuple[int, int], Trace], num_blocks: int) -> list[Collective]:
+    calls = {size: trace.collectives for size, trace in traces.items()}
+    result = []
+    for name in sorted({name for each in calls.values() for name in each}):
+        one, two = calls[1, 0].get(name, 0), calls[2, 0].get(name, 0)
+        more = calls[1, 1].get(name, 0) if (1, 1) in calls else one
+        gradient = one + (num_blocks - 1) * (two - one)
+        share = _FORWARD_SHARE[name[1]]
+        further = (num_blocks - 1) * (two - one) * share
+        iteration = more - one + further if (1, 1) in calls else 0.0
+        result.append(
+            Collective(
+                what=name[0],
+                kind=name[1],
+                sent_bytes=name[2],
+                gradient=gradient,
+                iteration=iteration,
+            )
+        )
+    return result
+
+
+def _memory(config: RunConfig, launches: Sequence[LaunchGroup]) -> Memory:
+    """Return the memory of a step; every Evoformer block adds the same bytes."""
+    num_blocks = config.model.evoformer_stack.num_blocks
+    small = [with_evoformer_blocks(config, number) for number in (1, 2)]
+    kept, recomputed = (
+        [
+            saved_bytes(
+                each,
+                config.kernels,
+                num_recomputed_blocks=number,
+                dap_size=config.parallel.dap_size,
+            )
+            for each in small
+        ]
+        for number in (0, ALL_BLOCKS)
+    )
+    further = num_blocks - 1
+    saved = kept[0] + further * (kept[1] - kept[0])
+    saved_recomputed = recomputed[0] + further * (recomputed[1] - recomputed[0])
+    passes = range(config.data.num_passes)
+    nodes = sum(
+        each.gradient + num_blocks * each.block + number * each.iteration
+        for each in launches
+        for number in passes
+    )
+    return Memory(
+        state=state_bytes(config),
+        saved=saved,
+        saved_recomputed=saved_recomputed,
+        block=(kept[1] - kept[0]) - (recomputed[1] - recomputed[0]),
+        workspace=StepMemory(config, config.kernels, has_graphs=False).largest_workspace.bytes,
+        graphs=round(BYTES_PER_NODE * nodes),
+    )

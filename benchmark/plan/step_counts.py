@@ -1,0 +1,155 @@
+"""Counts of a training step: launches, bytes, operations and collectives, stored by command.
+
+Tracing a step takes about a minute, so a plan reads stored counts (step_counts.json, which
+`plan counts` writes). Similar launches are added up in groups.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from benchmark.command_line import BenchmarkError
+from benchmark.perf.tools.perf_record import from_json
+from openfold_opt.train.config import RunConfig
+
+STORED = Path(__file__).with_name("step_counts.json")
+PROJECT = "project"
+REFERENCE = "mlcommons_reference"
+NVIDIA = "nvidia_v3.0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchGroup:
+    """Similar launches of a rank. Numbers are means or sums over the step and may be fractions."""
+
+    kind: str
+    """Class of the launches, as in benchmark/perf/tools/roofline.py, for compute capability 90."""
+    bytes: float
+    """Bytes that one launch reads and writes."""
+    flops: float
+    """Operations of matrix products of one launch."""
+    programs: int | None
+    """Programs of one launch if they may not fill a GPU; None otherwise."""
+    gradient: float
+    """Launches of the last forward pass, the loss and the backward pass."""
+    iteration: float
+    """Launches of a recycling iteration."""
+    block: float
+    """Launches of the forward pass of one Evoformer block."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collective:
+    """Calls of one collective of a DAP group."""
+
+    what: str
+    kind: str
+    sent_bytes: int
+    """Bytes that a rank sends in each call."""
+    gradient: float
+    """Calls of the last forward pass and the backward pass."""
+    iteration: float
+    """Calls of a recycling iteration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes of a step on a rank, with one sample."""
+
+    state: int
+    """Parameters, gradients, moments and average."""
+    saved: int
+    """Tensors saved for the backward pass, without recomputation."""
+    saved_recomputed: int
+    """The same if all blocks are recomputed."""
+    block: int
+    """What one Evoformer block that is not recomputed adds."""
+    workspace: int
+    graphs: int
+    """CUDA graphs of a run; 0 without them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCounts:
+    """A step of one code base with samples of one shape on one DAP size; one sample a rank."""
+
+    code: str
+    """PROJECT, REFERENCE or NVIDIA: which implementation was traced."""
+    shape: str
+    """Sizes of model and sample, from shape_name."""
+    dap: int
+    recomputes: bool
+    """Whether the backward pass that was traced recomputes all blocks."""
+    num_blocks: int
+    """Evoformer blocks."""
+    num_parameters: int
+    launches: list[LaunchGroup]
+    collectives: list[Collective]
+    memory: Memory | None = None
+
+    @property
+    def total_flops(self) -> tuple[float, float]:
+        """Operations of the pass with gradient and of a recycling iteration, on a rank."""
+        return (
+            sum(each.flops * each.gradient for each in self.launches),
+            sum(each.flops * each.iteration for each in self.launches),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountTable:
+    """The stored counts."""
+
+    commit: str
+    """Commit of the code that was traced."""
+    date: str
+    steps: list[StepCounts] = field(default_factory=list)
+
+    def find(self, *, code: str, shape: str, dap: int) -> StepCounts:
+        """Return the counts of a step.
+
+        Raises:
+            BenchmarkError: They are not in the table.
+        """
+        for step in self.steps:
+            if (step.code, step.shape, step.dap) == (code, shape, dap):
+                return step
+        sizes = sorted(step.dap for step in self.steps if (step.code, step.shape) == (code, shape))
+        if sizes:
+            raise BenchmarkError(
+                f"no counts of {code} with DAP {dap} for {shape}; there are DAP {sizes}"
+            )
+        raise BenchmarkError(
+            f"no counts of {code} for samples of the shape {shape}; write them with `python -m "
+            "benchmark plan counts --preset PRESET --out FILE`, and pass them with --counts FILE"
+        )
+
+    def dap_sizes(self, *, code: str, shape: str) -> list[int]:
+        """Return the DAP sizes of a code base and a shape."""
+        return sorted(step.dap for step in self.steps if (step.code, step.shape) == (code, shape))
+
+
+@lru_cache(maxsize=4)
+def read_table(path: Path = STORED) -> CountTable:
+    """Read stored counts.
+
+    Raises:
+        BenchmarkError: The file cannot be read.
+    """
+    try:
+        return from_json(CountTable, json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise BenchmarkError(f"counts {path}: {error}; write them with `plan counts`") from error
+
+
+def shape_name(config: RunConfig) -> str:
+    """Return the sizes that determine the launches of a sample, as one line."""
+    data, model = config.data, config.model
+    return (
+        f"crop {data.crop_size}, {data.max_msa_clusters} clusters, {data.max_extra_msa} extra, "
+        f"{data.max_templates} templates, {model.evoformer_stack.num_blocks} blocks, "
+        f"c_m {model.c_m}, c_z {model.c_z}"
+    )
