@@ -202,6 +202,8 @@ def _trace(config: RunConfig, base: CodeBase, blocks: int, iterations: int) -> t
     return trace_step(step, calls, with_modules=False), num_parameters
 
 
+Rows = Sequence[tuple[float, ...]]
+"""Launches, bytes and operations, each of the pass with gradient, an iteration and a block."""
 Totals = dict[tuple, tuple[float, float, float]]
 """Key of similar launches -> sums of launches, bytes, operations."""
 
@@ -226,40 +228,43 @@ def _groups(traces: Mapping[tuple[int, int], Trace], num_blocks: int) -> list[La
     return _merged(groups)
 
 
-def _merged(groups: list) -> list[LaunchGroup]:
+def _merged(groups: Sequence[tuple[tuple, Rows]]) -> list[LaunchGroup]:
     """Return groups with means of bytes and operations over all of their launches.
 
-    Buffers that depend on the number of blocks extrapolate to negative launches of some sizes;
-    their sums are added to the largest group of their class.
+    Some launches have buffers whose size depends on the number of blocks. Their number extrapolates
+    to less than 0 in one group, and to too many in another. They are merged: the sums are right.
     """
-    largest: dict[str, int] = {}
-    for index, (key, rows) in enumerate(groups):
-        if key[0] not in largest or rows[0][0] > groups[largest[key[0]]][1][0][0]:
-            largest[key[0]] = index
-    sums = [[list(row) for row in rows] for _, rows in groups]
-    for index, (key, rows) in enumerate(groups):
-        if min(rows[0]) < 0 or not any(rows[0]):
-            for i in range(3):
-                for j in range(3):
-                    sums[largest[key[0]]][i][j] += rows[i][j]
-            sums[index] = []
-    result = []
-    for (key, _), rows in zip(groups, sums):
-        if not rows:
-            continue
-        calls = rows[0][0] + rows[0][1]
-        result.append(
-            LaunchGroup(
-                kind=key[0],
-                bytes=round((rows[1][0] + rows[1][1]) / calls),
-                flops=round((rows[2][0] + rows[2][1]) / calls),
-                programs=key[3],
-                gradient=rows[0][0],
-                iteration=rows[0][1],
-                block=rows[0][2],
-            )
-        )
-    return sorted(result, key=lambda each: (each.kind, -each.bytes * each.gradient))
+    left = list(groups)
+    while True:
+        negative = next((each for each in left if min(each[1][0]) < 0), None)
+        if negative is None:
+            break
+        left.remove(negative)
+        kind = negative[0][0]
+        similar = [each for each in left if each[0][0] == kind]
+        most = max(similar, key=lambda each: each[1][0][0])
+        left.remove(most)
+        left.append((most[0], _sum_rows(most[1], negative[1])))
+    found = [_launch_group(key, rows) for key, rows in left if any(rows[0][:2])]
+    return sorted(found, key=lambda each: (each.kind, -each.bytes * each.gradient))
+
+
+def _sum_rows(one: Rows, other: Rows) -> Rows:
+    return [tuple(x + y for x, y in zip(a, b)) for a, b in zip(one, other)]
+
+
+def _launch_group(key: tuple, rows: Rows) -> LaunchGroup:
+    gradient, iteration, block = rows[0]
+    calls = gradient + iteration
+    return LaunchGroup(
+        kind=key[0],
+        bytes=round((rows[1][0] + rows[1][1]) / calls),
+        flops=round((rows[2][0] + rows[2][1]) / calls),
+        programs=key[3],
+        gradient=gradient,
+        iteration=iteration,
+        block=block,
+    )
 
 
 def _sums(launches: Iterable[Launch], kinds: Mapping[str, str]) -> Totals:

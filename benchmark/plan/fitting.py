@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from benchmark.plan.code_bases import CODE_BASES
 from benchmark.plan.published import Published, Setup
-from benchmark.plan.step_counts import CountTable, StepCounts
+from benchmark.plan.step_counts import NVIDIA, REFERENCE, CountTable, StepCounts
 from benchmark.plan.step_model import Factors, Layout, StepTime, predict_step
 from benchmark.plan.systems import System, load_system
 
@@ -97,6 +98,40 @@ def fit_factors(results: Sequence[Published], table: CountTable) -> Factors:
     return Factors(
         by_code={code: math.exp(statistics.fmean(values)) for code, values in logs.items()}
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleRow:
+    """A published step of a code base on one kind of GPU, outside of the logs."""
+
+    source: str
+    system: str
+    layout: Layout
+    seconds: float
+
+
+SINGLE_ROWS = {
+    REFERENCE: SingleRow(
+        source="ScaleFold's step on A100 (recalled)",
+        system="a100_80_sxm",
+        layout=Layout(code=REFERENCE, num_gpus=128),
+        seconds=6.76,
+    ),
+    NVIDIA: SingleRow(
+        source="ScaleFold's step on H100 (recalled)",
+        system="h100_sxm",
+        layout=Layout(code=NVIDIA, num_gpus=128),
+        seconds=1.80,
+    ),
+}
+"""What the factor of a code base is fitted to if no other log has it: one sample on each GPU."""
+
+
+def fit_single_row(code: str, table: CountTable) -> Factors:
+    """Return the factor of a code base from its row of SINGLE_ROWS."""
+    row = SINGLE_ROWS[code]
+    counts, system = counts_of(row.layout, table), load_system(row.system)
+    return Factors(by_code={code: fit_factor(row.layout, system, counts, row.seconds)})
 
 
 def step_seconds(result: Published) -> float:

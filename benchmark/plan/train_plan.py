@@ -17,7 +17,7 @@ from benchmark.plan.convergence import (
     samples_to_090,
 )
 from benchmark.plan.memory import MemoryNeed, plan_memory
-from benchmark.plan.step_counts import PROJECT, REFERENCE, CountTable, StepCounts, shape_name
+from benchmark.plan.step_counts import PROJECT, REFERENCE, CountTable, shape_name
 from benchmark.plan.step_model import Factors, Layout, StepTime, predict_step
 from benchmark.plan.systems import System
 from openfold_opt.train.config import RunConfig
@@ -157,27 +157,22 @@ def plan_training(
     if counts.memory is not None:
         memory = plan_memory(counts, config, system)
         layout = replace(layout, recomputed_blocks=memory.recomputed_blocks)
-    iterations = config.data.max_recycling_iterations / 2
+    most = config.data.max_recycling_iterations
 
-    def step_with(factor: float, number: float) -> StepTime:
-        scaled = Factors(by_code={**factors.by_code, layout.code: factor})
+    def step_with(factor: float, iterations: float = most / 2) -> StepTime:
         return predict_step(
             counts,
             system,
             layout,
-            scaled,
-            mean_iterations=number,
+            Factors(by_code={**factors.by_code, layout.code: factor}),
+            mean_iterations=iterations,
             loader_seconds=loader_seconds,
         )
 
     factor = factors.of(layout.code)
-    step = step_with(factor, iterations)
+    step = step_with(factor)
     evaluation = _evaluation(config, system, layout, table, factors)
-    samples = samples_of(phase, layout.batch)
-    target = None
-    if samples is not None:
-        target = _target(samples, system, layout, step.total, evaluation)
-    peak = system.chip.peak.bf16 if config.precision == "bf16" else system.chip.peak.tf32
+    rate = step.flops / step.total
     return TrainPlan(
         preset=preset,
         phase=phase.name,
@@ -186,23 +181,27 @@ def plan_training(
         batch=layout.batch,
         step=step,
         step_seconds=step.total,
-        least_step_seconds=step.total - step.parts["compute"] + _floor(counts, step),
-        most_step_seconds=step_with(max([1.0, *factors.by_code.values()]), iterations).total,
+        least_step_seconds=step.total - step.parts["compute"] + _floor(step),
+        most_step_seconds=step_with(max([1.0, *factors.by_code.values()])).total,
         seconds_by_iterations={
-            str(number): step_with(factor, number).total
-            for number in range(config.data.max_recycling_iterations + 1)
+            str(number): step_with(factor, number).total for number in range(most + 1)
         },
         memory=memory,
         evaluation=evaluation,
-        target=target,
-        petaflops=step.flops / step.total / 1e15,
-        share_of_peak=step.flops / step.total / (peak * layout.num_gpus),
+        target=_target(phase, system, layout, step.total, evaluation),
+        petaflops=rate / 1e15,
+        share_of_peak=rate / (_peak(config, system) * layout.num_gpus),
         parallel_efficiency=_efficiency(config, system, layout, table, (factors, step)),
         warnings=_warnings(config, system, layout),
     )
 
 
-def _floor(counts: StepCounts, step: StepTime) -> float:
+def _peak(config: RunConfig, system: System) -> float:
+    peak = system.chip.peak
+    return peak.bf16 if config.precision == "bf16" else peak.tf32
+
+
+def _floor(step: StepTime) -> float:
     """Return the compute at the peaks of the data sheet, which no kernel beats."""
     return min(step.ideal, step.parts["compute"])
 
@@ -243,12 +242,12 @@ def samples_of(phase: Phase, batch: int) -> Samples | None:
 
 
 def _target(
-    samples: Samples,
-    system: System,
-    layout: Layout,
-    step_seconds: float,
-    evaluation: Evaluation,
-) -> TargetTime:
+    phase: Phase, system: System, layout: Layout, step_seconds: float, evaluation: Evaluation
+) -> TargetTime | None:
+    samples = samples_of(phase, layout.batch)
+    if samples is None:
+        return None
+
     def time_of(number: float) -> RunTime:
         return run_time(
             samples=number,

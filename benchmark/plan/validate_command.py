@@ -42,7 +42,33 @@ def run(args: argparse.Namespace) -> int:
 
 def describe(validation: Validation) -> str:
     """Format the tables."""
-    steps = [
+    within = sum(row.is_within for row in validation.runs)
+    return "\n".join(
+        [
+            "Each system is predicted without its own logs.",
+            "",
+            _steps(validation),
+            "",
+            f"mean absolute error {validation.mean_error:.1%}, worst {validation.worst_error:.1%}; "
+            f"fitted factors: {validation.num_factors}, one per code base, none per GPU; the wait "
+            "for data is that of the code base's other logs",
+            f"baseline, a constant times matrix work / peak: mean {validation.baseline_mean:.1%}, "
+            f"worst {validation.baseline_worst:.1%}",
+            "",
+            _runs(validation),
+            "",
+            f"{within} of {len(validation.runs)} within the spread of the runs",
+            "",
+            _others(validation),
+            "",
+            *_search(validation.search),
+            *(f"- {note}" for note in validation.notes),
+        ]
+    )
+
+
+def _steps(validation: Validation) -> str:
+    rows = [
         [
             row.title,
             f"{row.measured:.3f}",
@@ -55,7 +81,12 @@ def describe(validation: Validation) -> str:
         ]
         for row in validation.steps
     ]
-    runs = [
+    header = ["step, s", "measured", "predicted", "error", "baseline", "error", "factor", "from"]
+    return table(rows, header=header)
+
+
+def _runs(validation: Validation) -> str:
+    rows = [
         [
             row.title,
             f"{row.least:.1f} to {row.most:.1f}",
@@ -67,44 +98,16 @@ def describe(validation: Validation) -> str:
         ]
         for row in validation.runs
     ]
-    others = [
+    header = ["minutes to 0.8", "measured", "mean", "predicted", "error", "within"]
+    return table(rows, header=[*header, "evaluation, s"])
+
+
+def _others(validation: Validation) -> str:
+    rows = [
         [row.title, f"{row.measured:.3g}", f"{row.predicted:.3g}", f"{row.error:+.1%}", row.source]
         for row in validation.others
     ]
-    header = ["step, s", "measured", "predicted", "error", "baseline", "error", "factor", "from"]
-    within = sum(row.is_within for row in validation.runs)
-    return "\n".join(
-        [
-            "Each system is predicted without its own logs.",
-            "",
-            table(steps, header=header),
-            "",
-            f"mean absolute error {validation.mean_error:.1%}, worst {validation.worst_error:.1%}; "
-            f"fitted factors: {validation.num_factors}, one per code base, none per GPU",
-            f"baseline, a constant times matrix work / peak: mean {validation.baseline_mean:.1%}, "
-            f"worst {validation.baseline_worst:.1%}",
-            "",
-            table(
-                runs,
-                header=[
-                    "minutes to 0.8",
-                    "measured",
-                    "mean",
-                    "predicted",
-                    "error",
-                    "within",
-                    "evaluation, s",
-                ],
-            ),
-            "",
-            f"{within} of {len(validation.runs)} within the spread of the runs",
-            "",
-            table(others, header=["other results", "measured", "predicted", "error", "source"]),
-            "",
-            *_search(validation.search),
-            *(f"- {note}" for note in validation.notes),
-        ]
-    )
+    return table(rows, header=["other results", "measured", "predicted", "error", "source"])
 
 
 def _search(check: SearchCheck | None) -> list[str]:

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from benchmark.command_line import BenchmarkError
 from benchmark.plan.convergence import Evaluation, evaluation_seconds, run_time, samples_to_080
 from benchmark.plan.fitting import (
+    SINGLE_ROWS,
     baseline_seconds,
     counts_of,
     fit_factors,
+    fit_single_row,
     layout_of,
     predict_published,
     step_seconds,
@@ -129,7 +131,7 @@ def _step_row(result: Published, others: Sequence[Published], table: CountTable)
     factors = fit_factors(others, table)
     sources = [other.setup.title for other in others if other.setup.code == code]
     if not sources:
-        raise BenchmarkError(f"{result.setup.title}: no other result of {code} to fit its factor")
+        factors, sources = fit_single_row(code, table), [SINGLE_ROWS[code].source]
     step = predict_published(result.setup, table, factors, loader_seconds=wait_of(code, others))
     return StepRow(
         title=result.setup.title,

@@ -80,5 +80,19 @@ def test_validate_writes_all_numbers(counts_file, tmp_path, capsys):
     assert [row["title"] for row in value["steps"]] == TITLES
     assert f"mean absolute error {value['mean_error']:.1%}" in shown
     assert "fitted factors: 2" in shown
-    # The small table has no samples of fine-tuning, which FastFold's result needs.
-    assert "FastFold's parallel efficiency" in value["notes"][0]
+    assert len(value["others"]) == 10 and not value["notes"]
+    assert value["search"]["num_splits"] > value["search"]["rank"] >= 1
+
+
+def test_a_missing_dap_size_leaves_out_what_needs_it(small_table):
+    steps = [step for step in small_table.steps if (step.code, step.dap) != (NVIDIA, 2)]
+    validation = validate(published_results(), dataclasses.replace(small_table, steps=steps))
+    assert len(validation.others) == 8
+    assert "DAP 2 for crop 256" in validation.notes[0]
+
+
+def test_a_code_base_without_another_log_is_predicted_from_a_published_row(small_table):
+    results = [each for each in published_results() if each.setup.title != TITLES[3]]
+    rows = {row.title: row for row in validate(results, small_table).steps}
+    assert rows[TITLES[4]].fitted_on == "ScaleFold's step on A100 (recalled)"
+    assert rows[TITLES[0]].fitted_on == f"{TITLES[1]} and {TITLES[2]}"

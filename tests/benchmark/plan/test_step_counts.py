@@ -1,0 +1,123 @@
+"""The stored counts: shapes and DAP sizes of the presets, sums, and how launches are grouped."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmark.command_line import BenchmarkError
+from benchmark.perf.tools.launch_trace import Launch, Trace
+from benchmark.plan.counts_command import _collectives, _groups, read_classes
+from benchmark.plan.fitting import BENCHMARK_SHAPE
+from benchmark.plan.step_counts import NVIDIA, PROJECT, REFERENCE, read_table, shape_name
+from benchmark.presets import build_preset
+
+ROOT = Path(__file__).resolve().parents[3]
+RECORD = ROOT / "results" / "measured" / "roofline_mlperf_reference_h200.json"
+
+
+def test_the_stored_counts_say_what_was_traced_and_when():
+    table = read_table()
+    assert len(table.commit) >= 40 and table.date.startswith("20")
+    assert table.dap_sizes(code=REFERENCE, shape=BENCHMARK_SHAPE)[0] == 1
+    assert {1, 4, 8} <= set(table.dap_sizes(code=NVIDIA, shape=BENCHMARK_SHAPE))
+
+
+@pytest.mark.parametrize("step", read_table().steps, ids=lambda step: f"{step.code} {step.dap}")
+def test_stored_groups_are_positive(step):
+    assert step.num_parameters == 93_229_082
+    assert all(min(x.bytes, x.flops, x.gradient, x.iteration) >= 0 for x in step.launches)
+    assert bool(step.collectives) == (step.dap > 1)
+
+
+def test_dap_divides_the_operations():
+    table = read_table()
+    for code in {step.code for step in table.steps if step.dap > 1}:
+        sizes = table.dap_sizes(code=code, shape=BENCHMARK_SHAPE)
+        one, many = (
+            table.find(code=code, shape=BENCHMARK_SHAPE, dap=dap) for dap in (1, max(sizes))
+        )
+        # Of an iteration, because a pass with gradient may recompute blocks on one rank alone.
+        ratio = one.total_flops[1] / many.total_flops[1]
+        assert 0.9 * many.dap < ratio <= many.dap
+
+
+def test_the_benchmark_s_shape_is_that_of_its_presets():
+    for preset in ("mlperf_reference", "mlperf_256x8_dap8", "initial_training_2080"):
+        assert shape_name(build_preset(preset)) == BENCHMARK_SHAPE
+
+
+def test_missing_counts_are_named_with_what_there_is():
+    with pytest.raises(BenchmarkError, match="no counts of nvidia_v3.0 with DAP 3 .* DAP \\["):
+        read_table().find(code=NVIDIA, shape=BENCHMARK_SHAPE, dap=3)
+    with pytest.raises(BenchmarkError, match="no counts of project for samples of the shape x"):
+        read_table().find(code=PROJECT, shape="x", dap=1)
+
+
+def launch(size: int, direction="forward", flops=0) -> Launch:
+    return Launch(
+        kernel="aten::add",
+        signature=None,
+        module="",
+        direction=direction,
+        bytes=size,
+        flops=flops,
+    )
+
+
+def trace(launches, collectives=()) -> Trace:
+    return Trace(launches=launches, triton_launches=[], collectives=dict(collectives))
+
+
+def test_blocks_are_extrapolated_and_similar_launches_added_up():
+    fixed, block = [launch(10**6)], [launch(2**20), launch(2**20), launch(3 * 2**30, "backward")]
+    forward = block[:2]
+    traces = {
+        (1, 0): trace(fixed + block),
+        (2, 0): trace(fixed + 2 * block),
+        (1, 1): trace(2 * fixed + block + forward),
+    }
+    small, large = sorted(_groups(traces, 48), key=lambda group: group.bytes)
+    # 10**6 and 2**20 bytes are similar.
+    assert (small.gradient, small.iteration, small.block) == (97, 97, 2)
+    assert small.bytes == round((10**6 + 96 * 2**20) / 97)
+    assert (large.gradient, large.iteration, large.block) == (48, 0, 0)
+
+
+def test_buffers_that_grow_with_the_blocks_keep_their_sum():
+    """A buffer of all blocks is one launch, whose size differs in the traces."""
+    many = [launch(2**10)] * 10
+    traces = {
+        (1, 0): trace([*many, launch(2**20)]),
+        (2, 0): trace([*many, *many, launch(2**22)]),
+        (1, 1): trace([*many, *many, launch(2**20)]),
+    }
+    groups = _groups(traces, 4)
+    assert all(min(group.gradient, group.iteration) >= 0 for group in groups)
+    assert sum(group.gradient for group in groups) == 41
+    gradient = 40 * 2**10 + 2**20 + 3 * (2**22 - 2**20)
+    iteration = 10 * 2**10 + 3 * (10 * 2**10 + 2**22 - 2**20)
+    total = sum(group.bytes * (group.gradient + group.iteration) for group in groups)
+    assert total == pytest.approx(gradient + iteration, rel=1e-3)
+
+
+def test_collectives_of_a_block_are_forward_by_their_kind():
+    calls = {
+        ("edges", "all-gather", 100): (1, 2, 2),
+        ("edges", "reduce-scatter", 100): (1, 2, 1),
+        ("pairs", "all-to-all", 50): (2, 4, 3),
+    }
+    traces = {
+        size: trace([], {name: numbers[i] for name, numbers in calls.items()})
+        for i, size in enumerate([(1, 0), (2, 0), (1, 1)])
+    }
+    found = {each.kind: (each.gradient, each.iteration) for each in _collectives(traces, 10)}
+    assert found == {
+        "all-gather": (10, 1 + 9),
+        "reduce-scatter": (10, 0),
+        "all-to-all": (20, 1 + 9),
+    }
+
+
+def test_classes_come_from_the_machine_code_of_a_record():
+    kinds = read_classes(RECORD)
+    assert set(kinds.values()) <= {"wgmma", "mma", "fma"} and "wgmma" in kinds.values()
