@@ -1,5 +1,7 @@
 """Transition: launch functions, autograd function, and the public function."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -125,10 +127,8 @@ class _Transition(torch.autograd.Function):
         norm_weight, norm_bias, weight_1, bias_1, _ = weights
         num_hidden, c = weight_1.shape
         num_rows = max(1, MAX_HIDDEN_ELEMENTS // num_hidden)
-        parts = []
-        for part_dy, part_x in zip(dy.contiguous().split(num_rows), x.split(num_rows), strict=True):
-            dx, u, h, dh, partial = transition_row_gradient(part_dy, part_x, *weights, ctx.eps)
-            parts.append((dx, dh.t() @ u, part_dy.t() @ h, partial))
+        rows = zip(dy.contiguous().split(num_rows), x.split(num_rows), strict=True)
+        parts = [_part_of_gradients(*part, weights, ctx.eps) for part in rows]
         dx, dweight_1, dweight_2, partial = zip(*parts, strict=True)
         sums = sum_partials(join_parts(partial), torch.float32).split((num_hidden, c, c, c))
         dbias_1, dnorm_weight, dnorm_bias, dbias_2 = sums
@@ -143,6 +143,17 @@ class _Transition(torch.autograd.Function):
             dbias_2.to(bias_2_dtype),
             None,
         )
+
+
+def _part_of_gradients(
+    dy: Tensor, x: Tensor, weights: Sequence[Tensor], eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return dx, dweight_1, dweight_2 and the partial sums of some rows.
+
+    The hidden layer is freed here, before that of the next rows is computed.
+    """
+    dx, u, h, dh, partial = transition_row_gradient(dy, x, *weights, eps)
+    return dx, dh.t() @ u, dy.t() @ h, partial
 
 
 def transition(

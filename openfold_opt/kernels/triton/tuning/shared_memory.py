@@ -97,7 +97,7 @@ def bytes_needed(operation: str, width: int, precision: str, capability: int) ->
 
     width: at most the largest listed one; capability: at least the smallest listed one. For a
         capability that is not listed, the bytes are those of the next lower one (sm_100 needs at
-        most 13 KiB more than sm_90).
+        most 17 KiB more than sm_90).
     """
     if operation not in SHARED_BYTES:
         return None
