@@ -9,8 +9,8 @@ from pathlib import Path
 
 from benchmark.command_line import BenchmarkError, check_json_option
 from benchmark.perf.tools.timing_stats import table
+from benchmark.plan.loader_plan import busy_share, plan_loader
 from benchmark.plan.loader_simulation import LoaderSetting, LoaderWaits
-from benchmark.plan.loader_waits import busy_share, plan_loader
 from benchmark.plan.preparation_times import PreparationTimes, preparation_times
 from benchmark.replace_file import replace_text
 
@@ -36,6 +36,7 @@ class LoaderPlan:
                         **asdict(waits),
                         "lost_share": waits.lost_share,
                         "own_share": waits.own_share,
+                        "wait_of_micro_step": waits.wait_of_micro_step,
                     },
                 }
                 for setting, waits in self.results
@@ -44,12 +45,13 @@ class LoaderPlan:
 
     def describe(self) -> str:
         """Format a table with a row for each setting."""
-        header = ["groups x window", "lost", "own wait", "longest", "median step", "workers busy"]
+        header = ["groups x window", "lost", "own wait", "wait", "longest", "median step", "busy"]
         rows = [
             [
                 f"{setting.num_groups} x {setting.window or 'in order'}",
                 f"{waits.lost_share:.1%}",
                 f"{waits.own_share:.1%}",
+                f"{waits.wait_of_micro_step:.3f} s",
                 f"{waits.longest_wait_seconds:.2f} s",
                 f"{waits.median_step_seconds:.3f} s",
                 f"{busy_share(setting, self.times):.0%}",
@@ -64,7 +66,8 @@ class LoaderPlan:
             f"{self.times.shape}\n\n"
             f"{table(rows, header=header)}\n\n"
             "lost: share of the time that the steps wait for the slowest group; own wait: share "
-            "that a group waits for its own samples"
+            "that a group waits for its own samples;\nwait: mean of a micro-step for the slowest "
+            "group (plan train --loader-wait); busy: share of the time that workers prepare"
         )
 
 

@@ -74,6 +74,7 @@ class LoaderSetting:
 class LoaderWaits:
     """Waiting times of a simulated training, from the first step to the end of the last."""
 
+    num_micro_steps: int
     total_seconds: float
     lost_seconds: float
     """Time by which all steps together are longer than without waits."""
@@ -90,6 +91,11 @@ class LoaderWaits:
     def lost_share(self) -> float:
         """Share of the time that training waits for the slowest loader of each step."""
         return self.lost_seconds / self.total_seconds
+
+    @property
+    def wait_of_micro_step(self) -> float:
+        """Mean seconds by which a micro-step is longer than without waits."""
+        return self.lost_seconds / self.num_micro_steps
 
     @property
     def own_share(self) -> float:
@@ -117,6 +123,7 @@ def simulate_loader(setting: LoaderSetting, seconds: Seconds) -> LoaderWaits:
         now = float(ends.max())
     total = now - start
     return LoaderWaits(
+        num_micro_steps=setting.num_steps * setting.accumulation,
         total_seconds=total,
         lost_seconds=max(total - setting.num_steps * setting.step_seconds, 0.0),
         mean_wait_seconds=float(waited.mean()),

@@ -1,16 +1,58 @@
-"""The wait of a run for its loaders, simulated with the settings of its preset."""
+"""Plans with the wait for the loaders, simulated with the settings of the preset."""
 
 from __future__ import annotations
 
 from benchmark.plan.code_bases import CODE_BASES
-from benchmark.plan.loader_command import plan_loader
+from benchmark.plan.loader_plan import plan_loader
 from benchmark.plan.loader_simulation import LoaderSetting
 from benchmark.plan.preparation_times import preparation_times
-from benchmark.plan.step_counts import PROJECT
-from benchmark.plan.step_model import Layout
+from benchmark.plan.step_counts import PROJECT, CountTable
+from benchmark.plan.step_model import Factors, Layout
+from benchmark.plan.systems import System
+from benchmark.plan.train_plan import TrainPlan, plan_training
 from openfold_opt.train.config import RunConfig
+from openfold_opt.train.phases import Phase
 
 NUM_STEPS = 200
+_NOTICEABLE_SECONDS = 1e-6
+"""Shorter waits are rounding."""
+
+
+def plan_with_wait(
+    phase: Phase,
+    system: System,
+    layout: Layout,
+    table: CountTable,
+    *,
+    factors: Factors,
+    preset: str,
+    loader_wait: float | None = None,
+) -> TrainPlan:
+    """Plan a phase. Arguments as plan_training.
+
+    loader_wait: mean seconds that a micro-step waits for data; None: simulated.
+
+    Raises:
+        BenchmarkError: There are no counts for the samples, or the GPUs cannot hold a step.
+    """
+
+    def plan(loader_seconds: float) -> TrainPlan:
+        return plan_training(
+            phase.config,
+            system,
+            layout,
+            table,
+            factors=factors,
+            preset=preset,
+            phase=phase,
+            loader_seconds=loader_seconds,
+        )
+
+    if loader_wait is not None:
+        return plan(loader_wait)
+    without = plan(0.0)
+    wait = simulated_wait(phase.config, layout, without.step_seconds)
+    return plan(wait) if wait > _NOTICEABLE_SECONDS else without
 
 
 def simulated_wait(config: RunConfig, layout: Layout, step_seconds: float) -> float:
@@ -31,5 +73,4 @@ def simulated_wait(config: RunConfig, layout: Layout, step_seconds: float) -> fl
         prefetch_depth=loader.prefetch_depth,
     )
     times = preparation_times(None, side="ours" if layout.code == PROJECT else "reference")
-    waits = plan_loader(setting, times)
-    return waits.lost_seconds / (NUM_STEPS * layout.accumulation)
+    return plan_loader(setting, times).wait_of_micro_step

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchmark.plan.loader_wait import plan_with_wait
 from benchmark.plan.step_counts import STORED, read_table
 from benchmark.plan.systems import System, load_system, system_names
 from benchmark.plan.train_command import project_factors
-from benchmark.plan.train_plan import code_of, layout_for, plan_training
+from benchmark.plan.train_plan import code_of, layout_for
 from openfold_opt.kernels.chips import find_chip
 from openfold_opt.train.phases import Phase
 
@@ -31,14 +32,13 @@ def predicted_seconds(
         BenchmarkError: There are no counts for the samples, or the GPUs do not fit.
     """
     table = read_table(counts)
-    plan = plan_training(
-        phase.config,
+    plan = plan_with_wait(
+        phase,
         system,
         layout_for(phase.config, system, num_gpus, code=code_of(phase.config)),
         table,
         factors=project_factors(table),
         preset=preset,
-        phase=phase,
     )
     return None if plan.target is None else plan.target.seconds
 

@@ -19,15 +19,18 @@ _FORMATS = (
     r"(?P<days>\d+)-(?P<hours>\d+):(?P<minutes>\d+)",
     r"(?P<days>\d+)-(?P<hours>\d+):(?P<minutes>\d+):(?P<seconds>\d+)",
 )
+UNLIMITED = "UNLIMITED"
 _SECONDS_OF = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}
 
 
-def read_time_limit(text: str) -> int:
-    """Return the seconds of a time limit in a format of sbatch --time.
+def read_time_limit(text: str) -> float:
+    """Return the seconds of a time limit in a format of sbatch --time; infinity without a limit.
 
     Raises:
         ValueError: It has none of the formats.
     """
+    if text == UNLIMITED:
+        return math.inf
     for pattern in _FORMATS:
         found = re.fullmatch(pattern, text)
         if found is not None:
@@ -40,6 +43,8 @@ def read_time_limit(text: str) -> int:
 
 def format_time_limit(seconds: float) -> str:
     """Return a time limit as H:MM:SS, from a day on as D-HH:MM:SS."""
+    if seconds == math.inf:
+        return UNLIMITED
     minutes, rest = divmod(math.ceil(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)

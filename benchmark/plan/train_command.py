@@ -10,7 +10,7 @@ from typing import Any
 from benchmark.command_line import BenchmarkError, check_json_option, check_output_option
 from benchmark.plan.bars import draw_bars, step_bars
 from benchmark.plan.fitting import fit_factors
-from benchmark.plan.loader_wait import simulated_wait
+from benchmark.plan.loader_wait import plan_with_wait
 from benchmark.plan.published import published_results
 from benchmark.plan.step_counts import STORED, CountTable, read_table
 from benchmark.plan.step_model import Factors
@@ -20,15 +20,11 @@ from benchmark.plan.train_plan import (
     code_of,
     default_gpus,
     layout_for,
-    plan_training,
 )
 from benchmark.plan.train_report import describe_plan, describe_sum, plan_json
 from benchmark.presets import build_preset, preset_label
 from benchmark.replace_file import replace_text
 from openfold_opt.train.phases import Phase, phases_of
-
-_NOTICEABLE_SECONDS = 1e-6
-"""Shorter waits are rounding."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -122,21 +118,12 @@ def plan_phase(
     if num_gpus < 1:
         raise BenchmarkError(f"--gpus {num_gpus}: expected at least 1")
     layout = layout_for(config, system, num_gpus, code=code_of(config))
-
-    def plan(loader_seconds: float) -> TrainPlan:
-        return plan_training(
-            config,
-            system,
-            layout,
-            table,
-            factors=factors,
-            preset=preset_label(args.preset),
-            phase=phase,
-            loader_seconds=loader_seconds,
-        )
-
-    if args.loader_wait is not None:
-        return plan(args.loader_wait)
-    without = plan(0.0)
-    wait = simulated_wait(config, layout, without.step_seconds)
-    return plan(wait) if wait > _NOTICEABLE_SECONDS else without
+    return plan_with_wait(
+        phase,
+        system,
+        layout,
+        table,
+        factors=factors,
+        preset=preset_label(args.preset),
+        loader_wait=args.loader_wait,
+    )

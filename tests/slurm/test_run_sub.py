@@ -71,12 +71,15 @@ def test_paths_are_those_of_the_caller(job):
 
 
 def test_preflight_gets_the_time_limit_of_the_job(job):
-    times = {"SLURM_JOB_START_TIME": "1000", "SLURM_JOB_END_TIME": "8200"}
-    assert job(DATADIR="shards", **times).returncode == 0
+    squeue = job.bin / "squeue"
+    squeue.write_text('#!/bin/sh\n[ "$*" = "--noheader --jobs=11 --format=%l" ] && echo 2:00:00\n')
+    squeue.chmod(0o755)
+    assert job(DATADIR="shards").returncode == 0
     calls = job.calls.read_text()
-    assert "--time-limit 120 --rounds 2" in calls and "--predicted" not in calls
+    assert "--time-limit 2:00:00 --rounds 2" in calls and "--predicted" not in calls
     job.calls.unlink()
-    # Old versions of Slurm do not say when a job ends.
+    # Without an answer of Slurm, it is what the configuration requests.
+    squeue.write_text("#!/bin/sh\nexit 1\n")
     assert job(DATADIR="shards", PREDICTED_RUN_SECONDS="600").returncode == 0
     options = "--time-limit 12:00:00 --rounds 2 --predicted-run-seconds 600"
     assert options in job.calls.read_text()

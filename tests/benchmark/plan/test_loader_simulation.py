@@ -6,8 +6,8 @@ import pathlib
 import numpy as np
 import pytest
 
+from benchmark.plan.loader_plan import busy_share, plan_loader
 from benchmark.plan.loader_simulation import LoaderSetting, simulate_loader
-from benchmark.plan.loader_waits import busy_share, plan_loader, wait_of_micro_step
 from benchmark.plan.preparation_times import PreparationTimes, preparation_times
 from openfold_opt.loader.reorder_window import ReorderWindow
 
@@ -135,8 +135,8 @@ def test_a_staging_thread_hides_the_copies_that_a_step_covers():
     times = PreparationTimes(source="test", seconds=(0.01,))
     direct = plan_loader(setting_of(staging_seconds=0.3), times)
     assert direct.lost_seconds == pytest.approx(49 * 0.3)
-    one_of_two = wait_of_micro_step(setting_of(staging_seconds=0.3, accumulation=2), times)
-    assert one_of_two == pytest.approx(99 * 0.3 / 100)
+    two = plan_loader(setting_of(staging_seconds=0.3, accumulation=2), times)
+    assert two.wait_of_micro_step == pytest.approx(99 * 0.3 / 100)
     staged = plan_loader(setting_of(staging_seconds=0.3, prefetch_depth=2), times)
     assert staged.lost_seconds == pytest.approx(0, abs=1e-9)
     # A thread that takes longer than a step delays every step by the difference.

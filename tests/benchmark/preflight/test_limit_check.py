@@ -1,6 +1,7 @@
 """A time limit that is too short for the predicted runs is a warning, not a failure."""
 
 import json
+import math
 
 import pytest
 
@@ -81,6 +82,7 @@ def test_a_run_is_predicted_for_the_gpus_of_a_node(counts_file):
         ("1-12", 129600),
         ("1-12:30", 131400),
         ("2-00:00:10", 172810),
+        ("UNLIMITED", math.inf),
     ],
 )
 def test_all_formats_of_sbatch_are_read(text, seconds):
@@ -88,7 +90,7 @@ def test_all_formats_of_sbatch_are_read(text, seconds):
     assert read_time_limit(format_time_limit(seconds)) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "4h", "1:2:3:4", "-1", "UNLIMITED"])
+@pytest.mark.parametrize("text", ["", "4h", "1:2:3:4", "-1", "unlimited"])
 def test_other_formats_are_refused(text):
     with pytest.raises(ValueError, match="expected a format of sbatch --time"):
         read_time_limit(text)

@@ -1,4 +1,4 @@
-"""Simulated waits of a training whose sample times are drawn from a measured distribution."""
+"""Simulated loaders whose sample times are drawn from a measured distribution."""
 
 from __future__ import annotations
 
@@ -25,9 +25,3 @@ def plan_loader(setting: LoaderSetting, times: PreparationTimes, *, seed: int = 
         return times.draw(generator, (len(groups), setting.local_batch_size)).sum(axis=1)
 
     return simulate_loader(setting, draw)
-
-
-def wait_of_micro_step(setting: LoaderSetting, times: PreparationTimes, *, seed: int = 0) -> float:
-    """Return the mean seconds by which a micro-step is longer because of the slowest loader."""
-    waits = plan_loader(setting, times, seed=seed)
-    return waits.lost_seconds / (setting.num_steps * setting.accumulation)
