@@ -232,21 +232,29 @@ def _merged(groups: Sequence[tuple[tuple, Rows]]) -> list[LaunchGroup]:
     """Return groups with means of bytes and operations over all of their launches.
 
     Some launches have buffers whose size depends on the number of blocks. Their number extrapolates
-    to less than 0 in one group, and to too many in another. They are merged: the sums are right.
+    to less than 0 in one group, and to too many in another, or their bytes do. Such groups are
+    merged with the group of their class that has most launches or bytes: the sums are right.
     """
     left = list(groups)
     while True:
-        negative = next((each for each in left if min(each[1][0]) < 0), None)
-        if negative is None:
+        wrong = next((each for each in left if _lacks(each[1]) is not None), None)
+        if wrong is None:
             break
-        left.remove(negative)
-        kind = negative[0][0]
-        similar = [each for each in left if each[0][0] == kind]
-        most = max(similar, key=lambda each: each[1][0][0])
+        left.remove(wrong)
+        row = _lacks(wrong[1])
+        similar = [each for each in left if each[0][0] == wrong[0][0]]
+        most = max(similar, key=lambda each: sum(each[1][row][:2]))
         left.remove(most)
-        left.append((most[0], _sum_rows(most[1], negative[1])))
+        left.append((most[0], _sum_rows(most[1], wrong[1])))
     found = [_launch_group(key, rows) for key, rows in left if any(rows[0][:2])]
     return sorted(found, key=lambda each: (each.kind, -each.bytes * each.gradient))
+
+
+def _lacks(rows: Rows) -> int | None:
+    """Return 0 if a number of launches is negative, 1 if their bytes are; None if neither is."""
+    if min(rows[0]) < 0:
+        return 0
+    return 1 if rows[1][0] + rows[1][1] < 0 else None
 
 
 def _sum_rows(one: Rows, other: Rows) -> Rows:

@@ -1,5 +1,6 @@
 """The stored counts: shapes and DAP sizes of the presets, sums, and how launches are grouped."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,19 @@ def test_dap_divides_the_operations():
         # Of an iteration, because a pass with gradient may recompute blocks on one rank alone.
         ratio = one.total_flops[1] / many.total_flops[1]
         assert 0.9 * many.dap < ratio <= many.dap
+
+
+def test_the_step_of_this_project_is_that_of_the_roofline():
+    step = read_table().find(code=PROJECT, shape=BENCHMARK_SHAPE, dap=1)
+    steps = json.loads(RECORD.read_text())["figures"]["roofline"]["steps"]
+    for number in (0, 3):
+        for name, tolerance in (("bytes", 0.05), ("flops", 1e-3), ("launches", 1e-3)):
+            counted = sum(
+                (getattr(group, name) if name != "launches" else 1)
+                * (group.gradient + number * group.iteration)
+                for group in step.launches
+            )
+            assert counted == pytest.approx(steps[str(number)][name], rel=tolerance)
 
 
 def test_the_benchmark_s_shape_is_that_of_its_presets():
