@@ -204,12 +204,13 @@ def dropout_residual_forward(
         out = torch.empty_like(residual)
     constants = _constants(residual.shape, gate, mask)
     layout = _layout(residual.shape, (residual, update, gate), mask)
-    # `update` fills the arguments of a missing gate or mask, which the kernel does not read.
+    # Fills the arguments of a missing gate or mask, which the kernel does not read.
+    nothing = update.new_empty(0)
     tensors = (
         residual,
         update,
-        update if gate is None else gate,
-        update if mask is None else mask,
+        nothing if gate is None else gate,
+        nothing if mask is None else mask,
         out,
     )
     launch(
@@ -243,11 +244,13 @@ def dropout_residual_backward(
     partial = torch.empty(
         (programs, update.shape[-1]) if has_sums else 0, dtype=torch.float32, device=update.device
     )
+    # Without a gate, the kernel does not read the update.
+    nothing = update.new_empty(0)
     tensors = (
         dout,
-        update,
-        update if gate is None else gate,
-        update if mask is None else mask,
+        nothing if gate is None else update,
+        nothing if gate is None else gate,
+        nothing if mask is None else mask,
         dupdate,
         dgate,
         partial,

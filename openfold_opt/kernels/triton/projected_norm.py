@@ -247,7 +247,7 @@ def projected_norm_backward(
         _backward_kernel,
         (programs,),
         *(dprojected if dy is None else dy, dprojected, rows.tensor, gamma, beta, weight),
-        *(mean, rstd, dx if added is None else added, dx, partial, dweight),
+        *(mean, rstd, dx.new_empty(0) if added is None else added, dx, partial, dweight),
         *(rows.count, *rows.layout, rows.channel_stride),
         **constants,
         HAS_DY=dy is not None,

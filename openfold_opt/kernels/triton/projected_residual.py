@@ -187,12 +187,15 @@ def projected_residual_forward(
     row_blocks = divide_up(num_rows, BLOCK_ROWS)
     constants = _constants(x, weight, row_blocks)
     mask_strides = (0, 0, 0, 0) if mask is None else mask.stride()
-    # `residual` fills the arguments of a missing gate or mask, which the kernel does not read.
+    # Fills the arguments of what is missing, which the kernel does not read.
+    nothing = weight.new_empty(0)
     launch(
         _forward_kernel,
         (row_blocks, divide_up(weight.shape[0], constants["BLOCK_OUT"])),
-        *(x, *(x if each is None else each for each in (gamma, beta)), weight, bias, residual),
-        *(residual if each is None else each for each in (gate, mask)),
+        x,
+        *(nothing if each is None else each for each in (gamma, beta)),
+        *(weight, bias, residual),
+        *(nothing if each is None else each for each in (gate, mask)),
         *(out, update),
         *(
             num_rows,

@@ -315,7 +315,8 @@ def triangle_gate_projection(
         _projection_kernel,
         # The programs of the same edges are next to each other and share x in a cache.
         (channel_blocks + rest_blocks, edge_blocks, batch),
-        *(x, *(x if each is None else each for each in (gamma, beta))),
+        # Empty tensors fill the arguments of a missing normalization.
+        *(x, *(x.new_empty(0) if each is None else each for each in (gamma, beta))),
         *(weight, bias, mask, ab, projected),
         *(n_1 * n_2, num_channels, width, eps),
         C_IN=c_in,
