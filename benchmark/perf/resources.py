@@ -139,7 +139,10 @@ def measure(args: argparse.Namespace) -> ResourceMetrics:
 
 
 def _all_launches(args: argparse.Namespace, precision: str) -> list[Any]:
-    """Return the launches of a step for each DAP size, and of the widest models if requested."""
+    """Return the launches of a step for each DAP size, and of the widest models if requested.
+
+    A step has one recycling iteration, whose kernels write nothing for a backward pass.
+    """
     # All Evoformer blocks are the same, so one of them launches every kernel.
     config = with_evoformer_blocks(build_preset(args.preset), 1)
     steps = [(config, counted_axis(config.parallel, size=n)) for n in args.dap]
@@ -149,7 +152,13 @@ def _all_launches(args: argparse.Namespace, precision: str) -> list[Any]:
     with matmul_precision(precision):
         for config, dap in steps:
             launches += step_launches(
-                MetaStep.build(config, kernels="triton", precision=precision, dap=dap)
+                MetaStep.build(
+                    config,
+                    kernels="triton",
+                    precision=precision,
+                    dap=dap,
+                    num_recycling_iterations=min(1, config.data.max_recycling_iterations),
+                )
             )
     return launches
 

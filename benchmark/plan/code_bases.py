@@ -29,8 +29,12 @@ class CodeBase:
 
     They show only if that pass is one graph, which returns all gradients at once.
     """
-    overlaps: bool
-    """Whether DAP collectives overlap with computation."""
+    overlaps_up_to_dap: int
+    """Largest DAP size whose collectives overlap with computation.
+
+    0: they never do. This project sends the small tensors of larger sizes in one piece
+    (`ParallelConfig.dap_min_chunk_bytes`), and little else can run meanwhile.
+    """
     loads_in_order: bool
     is_fitted: bool
     """Whether a factor for its compute is fitted to published results."""
@@ -51,7 +55,7 @@ CODE_BASES: Mapping[str, CodeBase] = {
         optimizer_launches=3,
         optimizer_bytes=4 * 10,
         gradient_launches=0,
-        overlaps=True,
+        overlaps_up_to_dap=4,
         loads_in_order=False,
         is_fitted=False,
     ),
@@ -62,7 +66,7 @@ CODE_BASES: Mapping[str, CodeBase] = {
         optimizer_launches=104_000,
         optimizer_bytes=4 * 30,
         gradient_launches=_NUM_TENSORS,
-        overlaps=False,
+        overlaps_up_to_dap=0,
         loads_in_order=True,
         is_fitted=True,
     ),
@@ -73,7 +77,7 @@ CODE_BASES: Mapping[str, CodeBase] = {
         optimizer_launches=100,
         optimizer_bytes=4 * 10,
         gradient_launches=2 * _NUM_TENSORS,
-        overlaps=False,
+        overlaps_up_to_dap=0,
         loads_in_order=False,
         is_fitted=True,
     ),

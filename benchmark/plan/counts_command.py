@@ -37,7 +37,7 @@ from benchmark.replace_file import replace_text
 from openfold_opt.kernels.interface import KernelConfig
 from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.model.plan import ALL_BLOCKS
-from openfold_opt.parallel.axis import AxisGroup
+from openfold_opt.parallel.context import counted_axis
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.graphs.graph_memory import BYTES_PER_NODE, with_evoformer_blocks
 from openfold_opt.train.memory_plan import StepMemory, saved_bytes, state_bytes
@@ -181,13 +181,10 @@ def _trace(config: RunConfig, base: CodeBase, blocks: int, iterations: int) -> t
     """Return the trace of a step, and the number of parameters of its model."""
     calls: Counter = Counter()
     size = config.parallel.dap_size
-    axis = AxisGroup.single("dap")
+    parallel = dataclasses.replace(config.parallel, dap_chunks=base.num_chunks)
+    axis = counted_axis(parallel, size=size)
     if size > 1:
-        axis = dataclasses.replace(
-            AxisGroup.fake("dap", size=size),
-            num_chunks=base.num_chunks,
-            on_launch=lambda *call: calls.update([call]),
-        )
+        axis = dataclasses.replace(axis, on_launch=lambda *call: calls.update([call]))
     step = MetaStep.build(
         with_evoformer_blocks(config, blocks),
         kernels="triton",

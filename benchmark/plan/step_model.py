@@ -197,7 +197,7 @@ class _MicroStep:
             calls *= 1 + layout.recomputed_blocks / self._counts.num_blocks / 2
             size = each.sent_bytes * layout.local_batch
             seconds = calls * (link.latency_seconds + size / link.bytes_per_second)
-            if self._code.overlaps and "first row" not in each.what:
+            if layout.dap <= self._code.overlaps_up_to_dap and "first row" not in each.what:
                 hidden += seconds
             else:
                 exposed += seconds

@@ -52,7 +52,7 @@ H100 = ["NVIDIA H100 80GB HBM3"] * 8
     [
         ([], 1, "demo", "no GPU in a node"),
         (["NVIDIA H100 80GB HBM3"] * 5, 5, "demo", "5 x NVIDIA H100 80GB HBM3 in a node"),
-        (H100, 8, "demo", "a batch of 2 cannot be split"),
+        (H100, 8, "demo", "a batch of 4 cannot be split"),
         (H100, 8, "finetuning", "no counts of"),
     ],
 )

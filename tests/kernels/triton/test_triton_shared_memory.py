@@ -57,10 +57,10 @@ def test_the_benchmark_model_fits_the_training_chips(gpu, precision, capability)
 def test_the_error_for_too_little_shared_memory_has_both_sizes(gpu):
     gpu(89)
     shapes = ModelConfig().kernel_shapes()
-    config = KernelConfig(outer_product_mean="triton")
+    config = KernelConfig(transition="triton")
     expected = (
-        r"kernel outer_product_mean: its Triton kernels need \d+ bytes of shared memory in bf16 "
-        r"for a width of 32, and a chip of compute capability 8.9 has 101376; "
+        r"kernel transition: its Triton kernels need \d+ bytes of shared memory in bf16 "
+        r"for a width of 256, and a chip of compute capability 8.9 has 101376; "
         r"set that field .*reference"
     )
     with pytest.raises(ValueError, match=expected):
