@@ -47,8 +47,6 @@ FEW_PROGRAMS = 256
 """Launches with at least as many programs fill every GPU of chips.py."""
 _GROUPS_PER_OCTAVE = 3
 _CLASSES = Path("results/measured/roofline_mlperf_reference_h200.json")
-_FORWARD_SHARE = {"all-gather": 1.0, "reduce-scatter": 0.0, "all-to-all": 0.5}
-"""Kind of collective -> share of its calls in forward pass and backward pass that are forward."""
 _TUNED = ("layer_norm", "residual_norm", "self_attention", "dropout_residual", "weight_update")
 
 
@@ -139,10 +137,7 @@ def _write(path: Path, table: CountTable) -> None:
 
 
 def count_step(config: RunConfig, code: str, dap: int) -> StepCounts:
-    """Trace a step with one and two Evoformer blocks, and with a recycling iteration.
-
-    A block of an iteration launches what its forward pass launches in the pass with gradient.
-    """
+    """Trace a step with one and two Evoformer blocks, with and without a recycling iteration."""
     base = CODE_BASES[code]
     config = dataclasses.replace(
         config,
@@ -152,13 +147,11 @@ def count_step(config: RunConfig, code: str, dap: int) -> StepCounts:
         recompute="auto",
         parallel=dataclasses.replace(config.parallel, dap_size=dap, num_evaluation_ranks=0),
     )
-    # The first step creates constants that later steps reuse. Its launches must not be those that
-    # are multiplied by the number of blocks.
-    first = (1, int(config.data.max_recycling_iterations > 0))
-    sizes = dict.fromkeys([first, (1, 0), (2, 0)])
+    most = int(config.data.max_recycling_iterations > 0)
+    sizes = dict.fromkeys((blocks, n) for n in (0, most) for blocks in (1, 2))
     with matmul_precision(base.precision):
-        if first == (1, 0):
-            _trace(config, base, *first)
+        # The first step creates constants that later steps reuse.
+        _trace(config, base, 1, most)
         traced = {size: _trace(config, base, *size) for size in sizes}
     traces = {size: trace for size, (trace, _) in traced.items()}
     num_blocks = config.model.evoformer_stack.num_blocks
@@ -212,15 +205,16 @@ def _groups(traces: Mapping[tuple[int, int], Trace], num_blocks: int) -> list[La
         _sums((x for x in traces[n, 0].launches if x.direction == "forward"), kinds) for n in (1, 2)
     ]
     further, nothing = num_blocks - 1, (0.0, 0.0, 0.0)
+    most = max(iterations for _, iterations in traces)
     groups = []
     for key in dict.fromkeys(key for each in sums.values() for key in each):
         one, two = sums[1, 0].get(key, nothing), sums[2, 0].get(key, nothing)
-        more = sums[1, 1].get(key, nothing) if (1, 1) in sums else one
+        one_more, two_more = (sums[n, most].get(key, nothing) for n in (1, 2))
         rows = []
         for i in range(3):
             block = forward[1].get(key, nothing)[i] - forward[0].get(key, nothing)[i]
-            iteration = more[i] - one[i] + further * block if (1, 1) in sums else 0.0
-            rows.append((one[i] + further * (two[i] - one[i]), iteration, block))
+            steps = [a[i] + further * (b[i] - a[i]) for a, b in ((one, two), (one_more, two_more))]
+            rows.append((steps[0], steps[1] - steps[0], block))
         groups.append((key, rows))
     return _merged(groups)
 
@@ -314,21 +308,21 @@ def read_classes(path: Path) -> dict[str, str]:
 
 def _collectives(traces: Mapping[tuple[int, int], Trace], num_blocks: int) -> list[Collective]:
     calls = {size: trace.collectives for size, trace in traces.items()}
+    most = max(iterations for _, iterations in traces)
     result = []
     for name in sorted({name for each in calls.values() for name in each}):
-        one, two = calls[1, 0].get(name, 0), calls[2, 0].get(name, 0)
-        more = calls[1, 1].get(name, 0) if (1, 1) in calls else one
-        gradient = one + (num_blocks - 1) * (two - one)
-        share = _FORWARD_SHARE[name[1]]
-        further = (num_blocks - 1) * (two - one) * share
-        iteration = more - one + further if (1, 1) in calls else 0.0
+        gradient, with_iteration = (
+            calls[1, n].get(name, 0)
+            + (num_blocks - 1) * (calls[2, n].get(name, 0) - calls[1, n].get(name, 0))
+            for n in (0, most)
+        )
         result.append(
             Collective(
                 what=name[0],
                 kind=name[1],
                 sent_bytes=name[2],
                 gradient=gradient,
-                iteration=iteration,
+                iteration=with_iteration - gradient,
             )
         )
     return result

@@ -89,6 +89,7 @@ def test_blocks_are_extrapolated_and_similar_launches_added_up():
         (1, 0): trace(fixed + block),
         (2, 0): trace(fixed + 2 * block),
         (1, 1): trace(2 * fixed + block + forward),
+        (2, 1): trace(2 * fixed + 2 * block + 2 * forward),
     }
     small, large = sorted(_groups(traces, 48), key=lambda group: group.bytes)
     # 10**6 and 2**20 bytes are similar.
@@ -104,25 +105,26 @@ def test_buffers_that_grow_with_the_blocks_keep_their_sum():
         (1, 0): trace([*many, launch(2**20)]),
         (2, 0): trace([*many, *many, launch(2**22)]),
         (1, 1): trace([*many, *many, launch(2**20)]),
+        (2, 1): trace([*many, *many, *many, *many, launch(2**22)]),
     }
     groups = _groups(traces, 4)
     assert all(min(group.gradient, group.iteration) >= 0 for group in groups)
     assert sum(group.gradient for group in groups) == 41
     gradient = 40 * 2**10 + 2**20 + 3 * (2**22 - 2**20)
-    iteration = 10 * 2**10 + 3 * (10 * 2**10 + 2**22 - 2**20)
+    iteration = 40 * 2**10
     total = sum(group.bytes * (group.gradient + group.iteration) for group in groups)
     assert total == pytest.approx(gradient + iteration, rel=1e-3)
 
 
-def test_collectives_of_a_block_are_forward_by_their_kind():
+def test_collectives_of_an_iteration_are_those_that_it_adds():
     calls = {
-        ("edges", "all-gather", 100): (1, 2, 2),
-        ("edges", "reduce-scatter", 100): (1, 2, 1),
-        ("pairs", "all-to-all", 50): (2, 4, 3),
+        ("edges", "all-gather", 100): (1, 2, 2, 4),
+        ("edges", "reduce-scatter", 100): (1, 2, 1, 2),
+        ("pairs", "all-to-all", 50): (2, 4, 3, 6),
     }
     traces = {
         size: trace([], {name: numbers[i] for name, numbers in calls.items()})
-        for i, size in enumerate([(1, 0), (2, 0), (1, 1)])
+        for i, size in enumerate([(1, 0), (2, 0), (1, 1), (2, 1)])
     }
     found = {each.kind: (each.gradient, each.iteration) for each in _collectives(traces, 10)}
     assert found == {
