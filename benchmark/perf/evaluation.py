@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "evaluations with those between evaluations. Start with torchrun --nproc-per-node 2 -m "
         "benchmark perf evaluation (or more ranks)."
     )
-    add_preset(parser, default="demo", what="preset to train")
+    add_preset(parser, default="demo_one_phase", what="preset to train")
     add_data_dir(parser)
     add_count(parser, "--evaluation-ranks", default=1, what="ranks that only evaluate")
     add_count(parser, "--steps", default=120, what="training steps")

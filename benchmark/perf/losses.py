@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the optimized precision. The exit code is 0 whether the losses agree or not; a loss that "
         "is not finite is an error."
     )
-    add_preset(parser, default="demo", what="preset to train")
+    add_preset(parser, default="demo_one_phase", what="preset to train")
     add_data_dir(parser)
     add_count(parser, "--steps", default=200, what="steps of each run")
     add_count(parser, "--seed", default=1, what="seed of weights, samples and dropout")

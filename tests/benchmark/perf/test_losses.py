@@ -149,7 +149,7 @@ def test_graphs_use_padded_samples():
         and config.max_steps == config.evaluation.every_steps == 50
     )
     settings = dataclasses.replace(settings, steps=200)
-    assert configuration(build_preset("demo"), settings).evaluation.every_steps == 100
+    assert configuration(build_preset("demo_one_phase"), settings).evaluation.every_steps == 100
 
 
 def test_perturbed_weights_differ_by_a_rounding_error():
