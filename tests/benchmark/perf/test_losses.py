@@ -80,7 +80,8 @@ def test_the_fast_run_agrees(metrics):
         and "\n11-12 " in text
         and "without graphs" in text
     )
-    assert losses.headline(metrics).startswith("demo, 12 steps, auto kernels in bf16: losses agree")
+    expected = "demo_one_phase, 12 steps, auto kernels in bf16: losses agree"
+    assert losses.headline(metrics).startswith(expected)
     sides = metrics.sides
     assert list(sides) == ["fast", "plain", "perturbed 1", "seed 2"]
     assert all(len(side.losses) == len(side.gradient_norms) == STEPS for side in sides.values())
