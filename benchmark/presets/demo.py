@@ -54,7 +54,7 @@ def build() -> RunConfig:
             end_lddt_ca=config.evaluation.target_lddt_ca,
             loss=dataclasses.replace(loss, violation=ViolationLossConfig(weight=0.1)),
             schedule=ScheduleConfig(
-                base_learning_rate=2e-3, decay_steps=(300, 550), decay_factor=0.5
+                base_learning_rate=2e-3, decay_steps=(600, 1000), decay_factor=0.5
             ),
         ),
     )
