@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -110,5 +111,7 @@ def _run_rank(arguments: list[str], variables: dict[str, str], output: str) -> N
     os.dup2(descriptor, sys.stdout.fileno())
     os.dup2(descriptor, sys.stderr.fileno())
     os.environ.update(variables)
+    # The fork server has blocked signals if a thread of a loader started it.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     sys.argv = [tiny_run.__file__, *arguments]
     run_program(tiny_run.main)

@@ -40,45 +40,48 @@ NESTED = ("parallel", "evaluation", "checkpoint", "loader", "data", "selection")
 """Fields of RunConfig that are dataclasses."""
 
 
+def show(text: str) -> None:
+    """Write a line in one piece, so that lines of other ranks do not mix with it.
+
+    `print` writes the end of the line separately if the output has no buffer.
+    """
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 class LossPrinter(NullObserver):
     """Prints a line per step with the exact loss, and one per evaluation with the exact scores."""
 
     def preparing(self, what: str) -> None:
-        print(f"preparing {what}", flush=True)
+        show(f"preparing {what}")
 
     def step(self, report: StepReport) -> None:
-        print(
-            f"step {report.step} loss {report.loss!r} seconds {report.step_time_seconds!r}",
-            flush=True,
-        )
+        show(f"step {report.step} loss {report.loss!r} seconds {report.step_time_seconds!r}")
 
     def phase_start(self, report: PhaseReport) -> None:
-        print(f"phase_start {report.name} {report.steps_before} {report.last_step}", flush=True)
+        show(f"phase_start {report.name} {report.steps_before} {report.last_step}")
 
     def phase_stop(self, report: PhaseReport) -> None:
-        print(f"phase_stop {report.name} {report.last_step} {report.best_lddt_ca!r}", flush=True)
+        show(f"phase_stop {report.name} {report.last_step} {report.best_lddt_ca!r}")
 
     def evaluation_start(self, *, step: int, samples_at_end: int) -> None:
-        print(f"evaluation_start {step}", flush=True)
+        show(f"evaluation_start {step}")
 
     def evaluation(self, report: EvaluationReport) -> None:
         scores = " ".join(repr(chain.lddt_ca) for chain in report.chains)
-        print(f"evaluation {report.step} {scores}", flush=True)
+        show(f"evaluation {report.step} {scores}")
 
     def warning(self, message: str) -> None:
-        print(f"warning {message}", flush=True)
+        show(f"warning {message}")
 
     def run_stop(self, *, status: str, samples: int) -> None:
-        print(f"run_stop {status} {samples}", flush=True)
+        show(f"run_stop {status} {samples}")
 
     def run_failed(self, error: BaseException) -> None:
-        print(f"run_failed {type(error).__name__}: {error}", flush=True)
+        show(f"run_failed {type(error).__name__}: {error}")
 
     def run_end(self, summary: RunSummary) -> None:
-        print(
-            f"summary {summary.status} {summary.steps} waits {summary.num_evaluation_waits}",
-            flush=True,
-        )
+        show(f"summary {summary.status} {summary.steps} waits {summary.num_evaluation_waits}")
 
 
 def slow_down(owner: type, name: str, seconds: float) -> None:
@@ -99,7 +102,7 @@ def print_samples(source: type) -> None:
     def mark_and_print(self, batch) -> None:
         mark_consumed(self, batch)
         for chain_id, seed in zip(batch.chain_ids, batch.sample_seeds, strict=True):
-            print(f"sample {batch.step} {chain_id} {seed}", flush=True)
+            show(f"sample {batch.step} {chain_id} {seed}")
 
     source.mark_consumed = mark_and_print
 
