@@ -144,7 +144,11 @@ if [ -z "$output_dir" ] && [ "$num_started" -gt 1 ]; then
         "--output-dir" >&2
     exit 2
 fi
-if [ -n "$ranks" ] && [ "$num_started" -gt 1 ]; then
+is_launched=0
+if [ -n "${RANK:-}" ] || [ "$num_started" -gt 1 ]; then
+    is_launched=1
+fi
+if [ -n "$ranks" ] && [ "$is_launched" -eq 1 ]; then
     echo "run_and_time.sh: --ranks $ranks, but a launcher started $num_started ranks; leave out" \
         "--ranks" >&2
     exit 2
@@ -168,7 +172,7 @@ default_ranks() {
         "$PYTHON" -c 'import os; print(min(2, len(os.sched_getaffinity(0))))'
     fi
 }
-if [ -z "$ranks" ] && [ "$num_started" -eq 1 ]; then
+if [ -z "$ranks" ] && [ "$is_launched" -eq 0 ]; then
     ranks="$(default_ranks)"
 fi
 

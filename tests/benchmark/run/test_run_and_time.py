@@ -110,7 +110,8 @@ def test_a_number_of_ranks_that_is_none_is_refused(ranks):
     assert f"--ranks is {ranks}; expected a number of processes from 1 to 999" in result.stderr
 
 
-def test_a_launcher_and_ranks_are_refused(tmp_path):
-    result = run_script(tmp_path, ranks=2, RANK="0", WORLD_SIZE="2")
+@pytest.mark.parametrize("started", ["1", "2"])
+def test_a_launcher_and_ranks_are_refused(tmp_path, started):
+    result = run_script(tmp_path, ranks=2, RANK="0", WORLD_SIZE=started)
     assert result.returncode == 2
-    assert "--ranks 2, but a launcher started 2 ranks; leave out --ranks" in result.stderr
+    assert f"--ranks 2, but a launcher started {started} ranks; leave out --ranks" in result.stderr
