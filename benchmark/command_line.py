@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,6 +24,46 @@ class BriefParser(argparse.ArgumentParser):
         """Print the error and how to get help, and end the process with exit code 2."""
         print(f"{self.prog}: error: {message}; see {self.prog} --help", file=sys.stderr)
         self.exit(USAGE_EXIT_CODE)
+
+
+class LazyParser(BriefParser):
+    """Parser whose arguments are declared when it is used.
+
+    Each of several commands imports its own module then, so that one command needs neither the
+    import time nor the packages of the others.
+    """
+
+    declare: Callable[[argparse.ArgumentParser], None]
+    """Declares the arguments; called once, before the first arguments are parsed."""
+    is_complete = False
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Declare the arguments on the first call, then parse."""
+        if not self.is_complete:
+            self.is_complete = True
+            self.declare(self)
+        return super().parse_known_args(args, namespace)
+
+
+def add_lazy_commands(
+    parser: argparse.ArgumentParser,
+    commands: Mapping[str, str],
+    *,
+    dest: str,
+    declare: Callable[[str, argparse.ArgumentParser], None],
+) -> None:
+    """Add required commands whose arguments are declared when one is used.
+
+    Args:
+        commands: name -> help.
+        dest: attribute of the parsed arguments that has the name.
+        declare: declares the arguments of a command by its name.
+    """
+    names = "{" + ",".join(commands) + "}"
+    kinds = parser.add_subparsers(dest=dest, metavar=names, required=True, parser_class=LazyParser)
+    for name, text in commands.items():
+        command = kinds.add_parser(name, help=text, description=text)
+        command.declare = functools.partial(declare, name)
 
 
 def add_data_dir_option(parser: argparse.ArgumentParser) -> None:

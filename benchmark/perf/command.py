@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from benchmark.command_line import BriefParser
+from benchmark.command_line import add_lazy_commands
 from benchmark.perf.tools.perf_record import RecordFile
 from openfold_opt.parallel.launch import read_launch_info
 
@@ -55,26 +55,13 @@ any.
 """
 
 
-class _LazyParser(BriefParser):
-    """Parser that imports its measurement only when it is used.
-
-    Other measurements may need packages that are not installed on this machine.
-    """
-
-    measurement: str
-    is_complete = False
-
-    def parse_known_args(self, args=None, namespace=None):
-        """Add the arguments of the measurement on the first call, then parse."""
-        if not self.is_complete:
-            self.is_complete = True
-            _module(self.measurement).add_arguments(self)
-            self.add_argument("--json", type=Path, metavar="FILE", help="write the record to FILE")
-        return super().parse_known_args(args, namespace)
-
-
 def _module(measurement: str) -> ModuleType:
     return importlib.import_module(f"benchmark.perf.{measurement}")
+
+
+def _declare(measurement: str, parser: argparse.ArgumentParser) -> None:
+    _module(measurement).add_arguments(parser)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the record to FILE")
 
 
 def add_parser(subparsers) -> None:
@@ -87,12 +74,7 @@ def add_parser(subparsers) -> None:
             "Prints a table; --json writes all individual times, machine, versions and command."
         ),
     )
-    names = "{" + ",".join(MEASUREMENTS) + "}"
-    kinds = parser.add_subparsers(
-        dest="measurement", metavar=names, required=True, parser_class=_LazyParser
-    )
-    for name, text in MEASUREMENTS.items():
-        kinds.add_parser(name, help=text, description=text).measurement = name
+    add_lazy_commands(parser, MEASUREMENTS, dest="measurement", declare=_declare)
 
 
 def run(args: argparse.Namespace) -> int:

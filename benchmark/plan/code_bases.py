@@ -13,7 +13,7 @@ Graphs = Literal["none", "part", "all"]
 
 @dataclass(frozen=True, kw_only=True)
 class CodeBase:
-    """Properties of an implementation that determine its step beside the counted launches."""
+    """Properties of an implementation that determine its step, in addition to the counts."""
 
     graphs_by_dap: Mapping[int, Graphs]
     """DAP size -> how much of a step CUDA graphs replay; the largest size at most the DAP's."""

@@ -6,13 +6,13 @@ import argparse
 import importlib
 from types import ModuleType
 
-from benchmark.command_line import BriefParser
+from benchmark.command_line import add_lazy_commands
 
 QUESTIONS = {
     "train": "time, memory and cost of a training run on a system",
     "counts": "trace training steps and store their counts, which all plans read",
     "search": "the best split of GPUs over DAP, data and evaluation, or the fewest GPUs for a time",
-    "validate": "compare the model with every published result, each left out of its own fit",
+    "validate": "compare the model with every published result, by leave-one-out fits",
     "explain": "where the time of a measured run or step went",
     "systems": "list the systems that ship and where their figures come from, or calibrate one",
     "loader": "simulate how long training waits for its samples, for up to thousands of ranks",
@@ -28,22 +28,12 @@ The module benchmark.plan.<name>_command defines
 """
 
 
-class _LazyParser(BriefParser):
-    """Parser that imports its question only when it is used: `systems` loads no torch."""
-
-    question: str
-    is_complete = False
-
-    def parse_known_args(self, args=None, namespace=None):
-        """Add the arguments of the question on the first call, then parse."""
-        if not self.is_complete:
-            self.is_complete = True
-            _module(self.question).add_arguments(self)
-        return super().parse_known_args(args, namespace)
-
-
 def _module(question: str) -> ModuleType:
     return importlib.import_module(f"benchmark.plan.{question}_command")
+
+
+def _declare(question: str, parser: argparse.ArgumentParser) -> None:
+    _module(question).add_arguments(parser)
 
 
 def add_parser(subparsers) -> None:
@@ -56,12 +46,7 @@ def add_parser(subparsers) -> None:
             "without a GPU. `plan validate` compares the model with published results."
         ),
     )
-    names = "{" + ",".join(QUESTIONS) + "}"
-    kinds = parser.add_subparsers(
-        dest="question", metavar=names, required=True, parser_class=_LazyParser
-    )
-    for name, text in QUESTIONS.items():
-        kinds.add_parser(name, help=text, description=text).question = name
+    add_lazy_commands(parser, QUESTIONS, dest="question", declare=_declare)
 
 
 def run(args: argparse.Namespace) -> int:

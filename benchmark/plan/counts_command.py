@@ -145,7 +145,9 @@ def count_step(config: RunConfig, code: str, dap: int) -> StepCounts:
         precision=base.precision,
         local_batch_size=1,
         recompute="auto",
-        parallel=dataclasses.replace(config.parallel, dap_size=dap, num_evaluation_ranks=0),
+        parallel=dataclasses.replace(
+            config.parallel, dap_size=dap, dap_chunks=base.num_chunks, num_evaluation_ranks=0
+        ),
     )
     most = int(config.data.max_recycling_iterations > 0)
     sizes = dict.fromkeys((blocks, n) for n in (0, most) for blocks in (1, 2))
@@ -174,8 +176,7 @@ def _trace(config: RunConfig, base: CodeBase, blocks: int, iterations: int) -> t
     """Return the trace of a step, and the number of parameters of its model."""
     calls: Counter = Counter()
     size = config.parallel.dap_size
-    parallel = dataclasses.replace(config.parallel, dap_chunks=base.num_chunks)
-    axis = counted_axis(parallel, size=size)
+    axis = counted_axis(config.parallel, size=size)
     if size > 1:
         axis = dataclasses.replace(axis, on_launch=lambda *call: calls.update([call]))
     step = MetaStep.build(

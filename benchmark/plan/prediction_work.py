@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from openfold_opt.model.config import ModelConfig
+    from openfold_opt.model.evoformer_block import EvoformerStackConfig, ExtraMSAStackConfig
 
 _C_TEMPLATE_ANGLES = 57
 _PAIR_BLOCKS_OF_ALPHAFOLD3 = 48
@@ -78,42 +79,8 @@ def alphafold2_work(
         num_heads=evoformer.num_heads_triangle,
         transition_products=2 * evoformer.transition_factor,
     )
-    blocks = (
-        _msa_work(
-            n,
-            msa_rows,
-            c=config.c_m,
-            c_heads=evoformer.c_hidden_msa_attention * evoformer.num_heads_msa,
-            is_global=False,
-        )
-        + _outer_product_work(
-            n,
-            msa_rows,
-            c=config.c_m,
-            c_hidden=evoformer.c_hidden_outer_product,
-            c_z=config.c_z,
-            num_heads=evoformer.num_heads_msa,
-        )
-        + _pair_work(n, pairs)
-    ) * evoformer.num_blocks
-    extra_blocks = (
-        _msa_work(
-            n,
-            extra_rows,
-            c=config.c_e,
-            c_heads=extra.c_hidden_msa_attention * extra.num_heads_msa,
-            is_global=True,
-        )
-        + _outer_product_work(
-            n,
-            extra_rows,
-            c=config.c_e,
-            c_hidden=extra.c_hidden_outer_product,
-            c_z=config.c_z,
-            num_heads=extra.num_heads_msa,
-        )
-        + _pair_work(n, pairs)
-    ) * extra.num_blocks
+    blocks = _stack_work(n, msa_rows, config.c_m, evoformer, pairs, is_global=False)
+    extra_blocks = _stack_work(n, extra_rows, config.c_e, extra, pairs, is_global=True)
     structure = _structure_work(n, config) * config.structure_module.num_blocks
     templates = _template_work(n, config) * num_templates
     return (blocks + extra_blocks + structure + templates) * num_passes
@@ -137,6 +104,29 @@ def alphafold3_work(num_tokens: int, *, msa_rows: int = 1024) -> PredictionWork:
     blocks = (_pair_work(n, pairs) + single) * _PAIR_BLOCKS_OF_ALPHAFOLD3
     blocks += (_pair_work(n, pairs) + msa) * _MSA_BLOCKS_OF_ALPHAFOLD3
     return blocks * _PASSES_OF_ALPHAFOLD3
+
+
+def _stack_work(
+    n: float,
+    rows: int,
+    c: int,
+    stack: EvoformerStackConfig | ExtraMSAStackConfig,
+    pairs: _PairBlock,
+    *,
+    is_global: bool,
+) -> PredictionWork:
+    """Count all blocks of a stack. n: residues; c: channels of the MSA."""
+    c_heads = stack.c_hidden_msa_attention * stack.num_heads_msa
+    outer_product = _outer_product_work(
+        n,
+        rows,
+        c=c,
+        c_hidden=stack.c_hidden_outer_product,
+        c_z=pairs.c,
+        num_heads=stack.num_heads_msa,
+    )
+    msa = _msa_work(n, rows, c=c, c_heads=c_heads, is_global=is_global)
+    return (msa + outer_product + _pair_work(n, pairs)) * stack.num_blocks
 
 
 def _msa_work(n: float, rows: int, *, c: int, c_heads: int, is_global: bool) -> PredictionWork:

@@ -36,7 +36,7 @@ class PublishedTimes:
     fit_lengths: tuple[int, int] | None = None
     """Shortest and longest length of the fit; None: all."""
     note: str = ""
-    """Why times deviate, as far as it is known."""
+    """Why times deviate, if it is known."""
 
     def fitted(self) -> dict[int, float]:
         """Return the times of the fit."""

@@ -24,7 +24,7 @@ from openfold_opt.train.config import RunConfig
 from openfold_opt.train.phases import Phase
 
 START_SECONDS = 100.0
-"""Time of a run beside steps, pauses and last evaluation.
+"""Time of a run in addition to steps, pauses and last evaluation.
 
 The published results have 81 to 173 s (published.json); this project's is not measured on a GPU.
 """

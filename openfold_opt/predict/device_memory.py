@@ -42,7 +42,7 @@ class Device:
 def device_of(device: torch.device | str | Device) -> Device:
     """Return the memory of a device of this machine, or of a GPU by name ("h200").
 
-    The available memory is read at the first call. A Device is returned as it is.
+    The available memory is read at the first call. A Device is returned unchanged.
 
     Raises:
         ValueError: there is no GPU of this name.

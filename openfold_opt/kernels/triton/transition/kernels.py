@@ -15,20 +15,10 @@ from openfold_opt.kernels.triton.layer_norm import centered_rows, input_gradient
 
 
 @triton.jit
-def normalized_rows(x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C: tl.constexpr):
-    """Return normalized rows without and with weight and bias, and 1 / standard deviation."""
-    x = tl.load(
-        x_ptr + rows.to(tl.int64)[:, None] * C + columns[None, :], mask=inside, other=0.0
-    ).to(tl.float32)
-    mean = tl.sum(x, axis=1) / C
-    centered = tl.where(inside, x - mean[:, None], 0.0)
-    rstd = 1.0 / tl.sqrt(tl.sum(centered * centered, axis=1) / C + eps)
-    normalized = centered * rstd[:, None]
-    return (
-        normalized,
-        tl.where(inside, normalized * norm_weight[None, :] + norm_bias[None, :], 0.0),
-        rstd,
-    )
+def normalized_rows(tile, inside, norm_weight, norm_bias, eps, C: tl.constexpr):
+    """Load rows of C channels, and return u float32. Rows outside have the bias."""
+    centered, mean, rstd = centered_rows(tile, inside, eps, C)
+    return centered * rstd[:, None] * norm_weight[None, :] + norm_bias[None, :]
 
 
 @triton.jit
@@ -77,10 +67,9 @@ def forward_kernel(
     inside = (rows < num_rows)[:, None] & in_columns[None, :]
     norm_weight = tl.load(norm_weight_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
     norm_bias = tl.load(norm_bias_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
-    normalized, scaled, rstd = normalized_rows(
-        x_ptr, rows, columns, inside, norm_weight, norm_bias, eps, C
-    )
-    u = scaled.to(x_ptr.dtype.element_ty)
+    offsets = rows.to(tl.int64)[:, None] * C + columns[None, :]
+    u = normalized_rows(x_ptr + offsets, inside, norm_weight, norm_bias, eps, C)
+    u = u.to(x_ptr.dtype.element_ty)
     y = tl.zeros([BLOCK_ROWS, BLOCK_C], dtype=tl.float32)
     for first in range(0, num_hidden, BLOCK_HIDDEN):
         hidden = first + tl.arange(0, BLOCK_HIDDEN)
@@ -96,7 +85,6 @@ def forward_kernel(
         )
         y += tl.dot(h, tl.trans(weight_2), input_precision=PRECISION)
     # x is reloaded, as registers are scarcer than cache bandwidth.
-    offsets = rows.to(tl.int64)[:, None] * C + columns[None, :]
     x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
     bias_2 = tl.load(bias_2_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
     tl.store(y_ptr + offsets, (x + y + bias_2[None, :]).to(y_ptr.dtype.element_ty), mask=inside)
@@ -122,8 +110,7 @@ def write_normalized(
         rows = first_row + part + tl.arange(0, NORM_ROWS)
         inside = (rows < num_rows)[:, None] & (columns < C)[None, :]
         offsets = rows.to(tl.int64)[:, None] * C + columns[None, :]
-        centered, mean, rstd = centered_rows(x_ptr + offsets, inside, eps, C)
-        u = centered * rstd[:, None] * norm_weight[None, :] + norm_bias[None, :]
+        u = normalized_rows(x_ptr + offsets, inside, norm_weight, norm_bias, eps, C)
         tl.store(u_ptr + offsets, u.to(u_ptr.dtype.element_ty), mask=inside)
 
 
