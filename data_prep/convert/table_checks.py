@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def check_present(paths: Iterable[Path]) -> None:
 def check_clusters(path: Path, clusters: Mapping[str, int], entries: Iterable[str]) -> None:
     """Check a table of clusters.
 
-    A table that contains fewer than half of the entries is reported on stderr.
+    Two things are reported on stderr: a table that contains fewer than half of the entries, and
+    entities that are in more than one cluster.
 
     Args:
         clusters: the table as `read_clusters` returns it.
@@ -47,7 +49,8 @@ def check_clusters(path: Path, clusters: Mapping[str, int], entries: Iterable[st
     Raises:
         BrokenFile: the file is not a table of clusters, or it contains none of the entries.
     """
-    _refuse_web_page_and_commas(path)
+    _refuse_web_page(path)
+    _refuse_commas(path)
     strange = [key for key in clusters if not _ENTITY.fullmatch(key)]
     if len(strange) > len(clusters) / 2:
         raise BrokenFile(
@@ -55,6 +58,7 @@ def check_clusters(path: Path, clusters: Mapping[str, int], entries: Iterable[st
             f"lists {_examples(strange)}; expected entities such as 1ABC_1 (<PDB id>_<entity "
             "number>), separated by blanks, not chains",
         )
+    _report_repeated_entities(path)
     known = {key.rpartition("_")[0] for key in clusters}
     names = [entry.upper() for entry in entries]
     num_known = sum(name in known for name in names)
@@ -74,7 +78,8 @@ def check_duplicates(path: Path) -> None:
     Raises:
         BrokenFile: the file is not such a table, or a chain is in two of its groups.
     """
-    _refuse_web_page_and_commas(path)
+    _refuse_web_page(path)
+    _refuse_commas(path)
     names = read_text(path).split()
     strange = [name for name in names if not _CHAIN.fullmatch(name)]
     if len(strange) > len(names) / 2:
@@ -90,6 +95,7 @@ def check_obsolete(path: Path) -> None:
     Raises:
         BrokenFile: the file is not such a table.
     """
+    _refuse_web_page(path)
     text = read_text(path)
     if text.strip() and "OBSLTE" not in text and "OBSOLETE" not in text:
         raise BrokenFile(
@@ -97,12 +103,30 @@ def check_obsolete(path: Path) -> None:
         )
 
 
-def _refuse_web_page_and_commas(path: Path) -> None:
+def _report_repeated_entities(path: Path) -> None:
+    """Report on stderr the entities on several lines, of which the last one counts."""
+    counts = Counter(
+        key for line in read_text(path).upper().splitlines() for key in set(line.split())
+    )
+    repeated = [key for key, count in counts.items() if count > 1]
+    if repeated:
+        print(
+            f"{path}: {len(repeated)} entities are in more than one cluster "
+            f"({_examples(repeated)}); the last of their lines counts",
+            file=sys.stderr,
+        )
+
+
+def _refuse_web_page(path: Path) -> None:
     text = read_text(path)
     if text.lstrip("\ufeff \t\r\n").startswith("<"):
         raise BrokenFile(
             path, f"is a web page ({text.strip()[:40]!r}), not a table; fetch it again"
         )
+
+
+def _refuse_commas(path: Path) -> None:
+    text = read_text(path)
     separator = re.search("[,;]", text)
     if separator:
         start = text.rfind("\n", 0, separator.start()) + 1
