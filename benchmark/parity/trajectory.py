@@ -21,6 +21,7 @@ from benchmark.parity.comparison import (
     relative_error,
 )
 from benchmark.parity.golden_directory import GoldenDirectory, GoldenDirectoryError, GoldenStep
+from data_prep.progress import tracked
 from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
 from openfold_opt.losses.config import LossConfig
 from openfold_opt.model.alphafold import AlphaFold
@@ -68,7 +69,7 @@ def compare_steps(
     train_step = _train_step(golden, loss_config, plan, context)
     average = torch.zeros_like(train_step.weight_average.average)
     comparisons, updates = [], []
-    for record in golden.trajectory:
+    for record in tracked(golden.trajectory, what="steps of the trajectory", unit="step"):
         metrics = _run_step(train_step, golden, record)
         is_close = metrics.step <= NUM_CLOSE_STEPS
         comparisons += _compare_step("trajectory", metrics, record, is_close=is_close)
@@ -119,7 +120,7 @@ def _compare_resumed(
     """
     records = [record for record in golden.trajectory if record.step > stored.iteration]
     comparisons = []
-    for record in records:
+    for record in tracked(records, what="resumed steps", unit="step"):
         metrics = _run_step(train_step, golden, record)
         is_close = metrics.step <= stored.iteration + NUM_CLOSE_STEPS
         comparisons += _compare_step("resumed", metrics, record, is_close=is_close)
