@@ -135,6 +135,18 @@ class RunConfig:
                 'device="cuda", because graphs are captured on synthetic data of the crop size; '
                 f"found {self.warm_up}, {self.data.pad_to_crop} and {self.device!r}"
             )
+        heads, tm = self.model.auxiliary_heads, self.loss.tm
+        if (
+            heads.has_tm_score
+            and tm.weight
+            and tm.max_bin_angstrom != heads.max_bin_aligned_error_angstrom
+        ):
+            raise ValueError(
+                f"loss.tm.max_bin_angstrom={tm.max_bin_angstrom} and "
+                "model.auxiliary_heads.max_bin_aligned_error_angstrom="
+                f"{heads.max_bin_aligned_error_angstrom}: expected the same value, because the "
+                "predicted TM-score reads the bins that the loss trains"
+            )
         if self.recompute not in (True, False, "auto"):
             raise ValueError(f'recompute={self.recompute!r}: expected True, False or "auto"')
         check_precision(self.precision)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from benchmark.presets import demo
+from benchmark.presets import demo, demo_full
 from openfold_opt.kernels.interface import KernelConfig
 from openfold_opt.loader.config import DataConfig
 from openfold_opt.parallel.context import ParallelContext
@@ -16,6 +16,7 @@ from openfold_opt.train.checkpoint.checkpoint_store import CheckpointConfig
 from openfold_opt.train.config import RunConfig, config_as_dict, config_fields, config_hash
 from openfold_opt.train.dataset_split import DataSelectionConfig
 from openfold_opt.train.optim.weight_average import WeightAverageConfig
+from openfold_opt.train.phases import phases_of
 from openfold_opt.train.precision import check_precision
 
 WITHOUT_MATHEMATICAL_MEANING = {
@@ -154,3 +155,14 @@ def test_auto_kernels_are_the_same_on_all_ranks(monkeypatch):
     ]
     explicit = dataclasses.replace(config, kernels=KernelConfig.all("cpu"))
     assert agree(explicit) is explicit
+
+
+def test_bins_of_the_tm_loss_have_to_be_those_of_the_tm_score_head():
+    config = demo_full.build()
+    heads = dataclasses.replace(config.model.auxiliary_heads, max_bin_aligned_error_angstrom=31.0)
+    with pytest.raises(ValueError, match=r"loss\.tm\.max_bin_angstrom=12\.0 .* the same value"):
+        phases_of(
+            dataclasses.replace(
+                config, model=dataclasses.replace(config.model, auxiliary_heads=heads)
+            )
+        )
