@@ -11,16 +11,15 @@ from torch import Tensor
 
 from openfold_opt.kernels.interface import LinearWeights, NormWeights
 from openfold_opt.kernels.triton.attention.attention import attention
-from openfold_opt.kernels.triton.layer_norm import layer_norm_backward, layer_norm_forward
-from openfold_opt.kernels.triton.partial_sums import sum_partials
+from openfold_opt.kernels.triton.layer_norm import layer_norm_forward
 from openfold_opt.kernels.triton.projected_norm import (
     is_fused_projection,
     projected_norm,
-    projected_norm_backward,
     projected_norm_forward,
 )
 from openfold_opt.kernels.triton.projected_residual import projected_residual
 from openfold_opt.kernels.triton.self_attention import self_attention
+from openfold_opt.kernels.triton.wide_projection.wide_projection import WideProjection
 
 
 class _NormProjection(torch.autograd.Function):
@@ -30,54 +29,31 @@ class _NormProjection(torch.autograd.Function):
     def forward(ctx, x, gamma, beta, weight, bias, bias_weight, eps):
         own_bias = None
         if bias_weight is None:
-            normalized, mean, rstd = layer_norm_forward(x, gamma, beta, eps)
+            normalized, _, _ = layer_norm_forward(x, gamma, beta, eps)
         else:
-            normalized, own_bias, mean, rstd = projected_norm_forward(
+            normalized, own_bias, _, _ = projected_norm_forward(
                 x, gamma, beta, bias_weight, eps, True
             )
-        normalized = normalized.to(weight.dtype)
-        ctx.save_for_backward(x, normalized, gamma, beta, weight, bias_weight, mean, rstd)
+        ctx.save_for_backward(x, gamma, beta, weight, bias, bias_weight)
+        ctx.eps = eps
         ctx.set_materialize_grads(False)
-        return x, F.linear(normalized, weight, bias), own_bias
+        return x, F.linear(normalized.to(weight.dtype), weight, bias), own_bias
 
     @staticmethod
     def backward(ctx, dresidual, dprojected, dbias):
-        return *norm_projection_gradient(dresidual, dprojected, dbias, ctx.saved_tensors), None
-
-
-def norm_projection_gradient(
-    dresidual: Tensor | None,
-    dprojected: Tensor,
-    dattention_bias: Tensor | None,
-    saved: tuple[Tensor, ...],
-) -> tuple[Tensor | None, ...]:
-    """Return the gradients of x, gamma, beta, weight, bias and bias_weight.
-
-    dresidual: gradient of x as the residual, in the shape of x; dprojected: [batch, groups, N, 4 *
-        num_heads * c_head]; dattention_bias: [c_out, rows] with a projection to the bias; saved:
-        tensors that _NormProjection saves.
-    """
-    x, normalized, gamma, beta, weight, bias_weight, mean, rstd = saved
-    rows = dprojected.flatten(0, -2)
-    dnormalized = (rows @ weight).view_as(x).to(x.dtype)
-    dweight = rows.t() @ normalized.flatten(0, -2)
-    # Only the gates have a bias.
-    first_gate = 3 * len(weight) // 4
-    dbias = torch.zeros_like(rows[0])
-    torch.sum(rows[:, first_gate:], 0, out=dbias[first_gate:])
-    dbias_weight = None
-    if bias_weight is None:
-        dx, partial = layer_norm_backward(dnormalized, x, gamma, mean, rstd, dresidual)
-    else:
-        if dattention_bias is None:
-            dattention_bias = bias_weight.new_zeros(len(bias_weight), len(mean))
-        dx, partial, partial_weight = projected_norm_backward(
-            *(dnormalized, dattention_bias.contiguous(), x, gamma, beta, bias_weight, mean, rstd),
-            dresidual,
+        x, gamma, beta, weight, bias, bias_weight = ctx.saved_tensors
+        projection = WideProjection(
+            x=x,
+            gamma=gamma,
+            beta=beta,
+            eps=ctx.eps,
+            weight=weight,
+            bias=bias,
+            # Only the gates have a bias.
+            first_sum=3 * len(weight) // 4,
+            narrow_weight=bias_weight,
         )
-        dbias_weight = sum_partials(partial_weight, bias_weight.dtype)
-    dgamma, dbeta = partial.sum(0).to(gamma.dtype)
-    return dx, dgamma, dbeta, dweight, dbias, dbias_weight
+        return *projection.gradients(dprojected, dresidual, dbias), None
 
 
 def residual_attention(

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from openfold_opt.kernels.triton.wide_projection import (
+from openfold_opt.kernels.triton.wide_projection.wide_projection import (
     wide_projection_backward,
     wide_projection_sums,
 )

@@ -11,37 +11,11 @@ The normalized rows may have a second projection, to a few channels, as in proje
 gradient is added to dy, and the gradient of its weight is computed here, too.
 """
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from openfold_opt.kernels.triton.launching import (
-    MIN_DOT_SIZE,
-    Options,
-    divide_up,
-    dot_precision,
-    fused_op,
-    launch,
-    next_power_of_2,
-    row_offsets,
-)
-from openfold_opt.kernels.triton.layer_norm import centered_rows, gradient_rows, input_gradient
-
-MAX_CHANNELS = 256
-"""Largest number of channels of the rows, whose gradient is in registers."""
-ELEMENTS_PER_BLOCK = 16384
-"""Largest number of elements of a block of rows in bfloat16; half of it in float32."""
-MAX_ROWS = 128
-"""Largest number of rows of a block."""
-NORM_ELEMENTS_PER_WARP = 512
-"""Elements of the rows that a warp normalizes at a time."""
-MIN_WGMMA_ROWS = 64
-"""Fewest rows of a matrix instruction of a warpgroup, which bfloat16 needs."""
-SUMS_PER_PROGRAM = 8
-"""Neighboring sums of a program, 32 bytes: the least that a GPU reads from memory."""
-MAX_PARTS = 512
-"""Largest number of parts that a program of the sums reads at a time."""
+from openfold_opt.kernels.triton.launching import row_offsets
+from openfold_opt.kernels.triton.layer_norm import centered_rows, input_gradient
 
 
 @triton.jit
@@ -144,7 +118,7 @@ def _replace_by_input_gradient(
 
 
 @triton.jit
-def _backward_kernel(
+def backward_kernel(
     dprojected_ptr,  # [rows, width] contiguous
     weight_ptr,  # [width, c] contiguous, in the dtype of dprojected
     dnarrow_ptr,  # [c_out, rows] contiguous, likewise; read if C_OUT > 0
@@ -178,6 +152,7 @@ def _backward_kernel(
     MIN_DOT_SIZE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
+    """Compute dx and y for a block of rows, and its part of the sums."""
     first_row = tl.program_id(0) * BLOCK_ROWS
     rows, columns = first_row + tl.arange(0, BLOCK_ROWS), tl.arange(0, BLOCK_C)
     in_columns = columns < C
@@ -186,9 +161,7 @@ def _backward_kernel(
     sums = partial + 2 * C
     dy = tl.zeros([BLOCK_ROWS, BLOCK_C], dtype=tl.float32)
     product = (dprojected_ptr, weight_ptr, sums, rows, num_rows)
-    dy = _add_products(
-        dy, *product, 0, FIRST_SUM, WIDTH, C, BLOCK_C, BLOCK_WIDTH, False, PRECISION
-    )
+    dy = _add_products(dy, *product, 0, FIRST_SUM, WIDTH, C, BLOCK_C, BLOCK_WIDTH, False, PRECISION)
     dy = _add_products(
         dy, *product, FIRST_SUM, WIDTH, WIDTH, C, BLOCK_C, BLOCK_WIDTH, True, PRECISION
     )
@@ -230,8 +203,8 @@ def _backward_kernel(
 
 
 @triton.jit
-def _sum_kernel(
-    partial_ptr,  # [parts, num_sums] contiguous, as in _backward_kernel
+def sum_kernel(
+    partial_ptr,  # [parts, num_sums] contiguous, as in backward_kernel
     norm_ptr,  # out: [num_norm], gradients of gamma and beta
     bias_ptr,  # out: [first_sum + num_bias], zeros and the gradient of the bias
     narrow_ptr,  # out: the rest, the gradient of the narrow weight
@@ -243,6 +216,7 @@ def _sum_kernel(
     BLOCK_PARTS: tl.constexpr,
     BLOCK_SUMS: tl.constexpr,
 ):
+    """Add the parts of some sums in a fixed order."""
     sums = tl.program_id(0) * BLOCK_SUMS + tl.arange(0, BLOCK_SUMS)
     total = tl.zeros([BLOCK_PARTS, BLOCK_SUMS], dtype=tl.float32)
     for first in range(0, num_parts, BLOCK_PARTS):
@@ -261,99 +235,3 @@ def _sum_kernel(
     # The sums after the last one are zeros, those of the channels without bias.
     zeros = sums - num_sums
     tl.store(bias_ptr + zeros, bias, mask=(zeros >= 0) & (zeros < first_sum))
-
-
-def _constants(dtype: torch.dtype, width: int, c: int, c_out: int) -> Options:
-    """Return the compile-time constants of _backward_kernel for weights [width, c] in a dtype."""
-    # Float32 needs twice the bytes of bfloat16.
-    is_wide = dtype == torch.float32
-    block_c = max(MIN_DOT_SIZE, next_power_of_2(c))
-    num_warps = 4 if block_c <= 64 else 8
-    block_rows = min(MAX_ROWS, ELEMENTS_PER_BLOCK // block_c) // (2 if is_wide else 1)
-    return {
-        "C": c,
-        "C_OUT": c_out,
-        "BLOCK_C": block_c,
-        "BLOCK_OUT": MIN_DOT_SIZE if is_wide else MIN_WGMMA_ROWS,
-        "BLOCK_ROWS": block_rows,
-        "BLOCK_WIDTH": max(MIN_DOT_SIZE, min(16 if is_wide else 32, next_power_of_2(width))),
-        "NORM_ROWS": min(block_rows, NORM_ELEMENTS_PER_WARP * num_warps // block_c),
-        "MIN_DOT_SIZE": MIN_DOT_SIZE,
-        "PRECISION": dot_precision(dtype),
-        "num_warps": num_warps,
-        "num_stages": 3,
-    }
-
-
-@fused_op
-def wide_projection_backward(
-    dprojected: Tensor,
-    weight: Tensor,
-    x: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    eps: float,
-    first_sum: int,
-    added: Tensor | None,
-    dnarrow: Tensor | None,
-    narrow_weight: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the gradient of x, and what the gradients of the parameters need.
-
-    dprojected: [rows, width] contiguous; weight: [width, c] contiguous, c at most MAX_CHANNELS; x:
-    [..., c] with any strides; added: in the shape of x, added to dx; dnarrow: [c_out, rows]
-    contiguous, gradient of the second projection, with weight [c_out, c] contiguous, c_out at most
-    MIN_DOT_SIZE; None: there is none. All but x, gamma, beta and added have the dtype of weight.
-
-    Returns:
-        dx [..., c] in dtype and memory layout of x; normalized x [rows, c] in the dtype of weight;
-        partial sums for wide_projection_sums.
-    """
-    (rows, dx, added), (width, c) = gradient_rows(x, added), weight.shape
-    c_out = 0 if narrow_weight is None else len(narrow_weight)
-    constants = _constants(weight.dtype, width, c, c_out)
-    y = torch.empty(rows.count, c, dtype=weight.dtype, device=x.device)
-    programs = divide_up(rows.count, constants["BLOCK_ROWS"])
-    num_sums = (2 + c_out) * c + width - first_sum
-    partial = torch.empty(programs, num_sums, dtype=torch.float32, device=x.device)
-    # Fills the arguments of what is missing, which the kernel does not read.
-    nothing = weight.new_empty(0)
-    optional = (nothing if each is None else each for each in (dnarrow, narrow_weight))
-    launch(
-        _backward_kernel,
-        (programs,),
-        *(dprojected, weight, *optional, rows.tensor, gamma, beta),
-        *(dx.new_empty(0) if added is None else added, dx, y, partial),
-        *(rows.count, *rows.layout, rows.channel_stride, eps),
-        **constants,
-        WIDTH=width,
-        FIRST_SUM=first_sum,
-        HAS_ADDED=added is not None,
-    )
-    return dx, y, partial
-
-
-@fused_op
-def wide_projection_sums(
-    partial: Tensor, gamma: Tensor, bias: Tensor, first_sum: int, narrow_weight: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Add the partial sums of wide_projection_backward.
-
-    Returns:
-        Gradients of gamma and beta [2, c]; of the bias [width], zero before first_sum; of the
-        weight of the second projection [c_out, c], empty without it.
-    """
-    num_parts, num_sums = partial.shape
-    c, num_bias = len(gamma), len(bias) - first_sum
-    norm = gamma.new_empty(2, c)
-    dbias = torch.empty_like(bias)
-    narrow = bias.new_empty(0) if narrow_weight is None else torch.empty_like(narrow_weight)
-    launch(
-        _sum_kernel,
-        (divide_up(num_sums + first_sum, SUMS_PER_PROGRAM),),
-        *(partial, norm, dbias, narrow, num_parts, num_sums, 2 * c, num_bias, first_sum),
-        BLOCK_PARTS=min(MAX_PARTS, next_power_of_2(num_parts)),
-        BLOCK_SUMS=SUMS_PER_PROGRAM,
-        num_warps=4,
-    )
-    return norm, dbias, narrow
