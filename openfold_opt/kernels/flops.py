@@ -24,6 +24,13 @@ def _attention(num_products: int) -> Callable[..., int]:
     return count
 
 
+def _wide_projection(rows: Tensor, weight: Tensor, *others: Tensor | float | None) -> int:
+    """Count the gradient of the rows, and both gradients of the narrow projection."""
+    narrow_weight = others[-1]
+    narrow = 2 * narrow_weight.numel() if isinstance(narrow_weight, Tensor) else 0
+    return 2 * len(rows) * (weight.numel() + narrow)
+
+
 def _transition(num_products: int) -> Callable[..., int]:
     return lambda x, weight_1: num_products * 2 * x.shape[0] * weight_1.numel()
 
@@ -67,6 +74,8 @@ PROJECTED_NORM: dict[str, Formula] = {
         4 * x.numel() * len(weight)
     ),
 }
+
+WIDE_PROJECTION: dict[str, Formula] = {"wide_projection_backward": _wide_projection}
 
 TRIANGLE_EDGES: dict[str, Formula] = {
     "triangle_gate_projection": lambda x, weight, *_: 2 * x.numel() * weight.shape[0],

@@ -171,6 +171,10 @@ class KernelSet:
     triangle_multiplication: Callable[..., Tensor] | None = None
     """(z, mask, dropout, weights, *, is_outgoing) -> z + triangle update of whole pairs; None:
     triangle_edges and triangle_update compute it"""
+    residual_attention: Callable[..., Tensor] | None = None
+    """(x, norm, projection, output, *, num_heads, mask, mask_inf, bias, bias_projection, dropout)
+    -> x + gated multi-head attention of normalized x * dropout, of a whole representation; None:
+    residual_norm or projected_norm, and self_attention compute it"""
 
 
 @dataclass(frozen=True, kw_only=True)

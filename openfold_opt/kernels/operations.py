@@ -230,7 +230,7 @@ _ROWS = (
             description="heads of at most {} channels",
             kernels="attention",
         ),
-        flops={**flops.ATTENTION, **flops.PROJECTED_RESIDUAL},
+        flops={**flops.ATTENTION, **flops.PROJECTED_RESIDUAL, **flops.WIDE_PROJECTION},
     ),
     Operation(
         name="global_attention",
@@ -246,7 +246,7 @@ _ROWS = (
         cpu=cpu_triangle_edges.triangle_edges,
         triton="triangle_edges",
         limit=_NORM_LIMIT,
-        flops=flops.TRIANGLE_EDGES,
+        flops={**flops.TRIANGLE_EDGES, **flops.WIDE_PROJECTION},
     ),
     Operation(
         name="triangle_update",

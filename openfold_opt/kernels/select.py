@@ -18,6 +18,9 @@ from openfold_opt.kernels.interface import (
 )
 from openfold_opt.kernels.operations import OPERATIONS, Operation
 
+RESIDUAL_ATTENTION_PARTS = ("residual_norm", "projected_norm", "self_attention")
+"""Operations that residual_attention replaces where a representation is whole."""
+
 
 def resolve_auto(
     config: KernelConfig, device: torch.device, *, has_cpu_kernels: bool | None = None
@@ -78,6 +81,7 @@ def build_kernel_set(
             for operation, name in names.items()
         },
         triangle_multiplication=_find_triangle_multiplication(names, device),
+        residual_attention=_find_residual_attention(names, device),
     )
 
 
@@ -178,3 +182,16 @@ def _find_triangle_multiplication(
     from openfold_opt.kernels.cuequivariance.triangle_multiplication import triangle_multiplication
 
     return triangle_multiplication
+
+
+def _find_residual_attention(
+    names: dict[str, Implementation], device: torch.device
+) -> Kernel | None:
+    """Return the operation that replaces three others if all of them are those of Triton."""
+    # On device meta, cuEquivariance is counted as Triton.
+    same = ("triton", "cuequivariance") if device.type == "meta" else ("triton",)
+    if any(names[each] not in same for each in RESIDUAL_ATTENTION_PARTS):
+        return None
+    from openfold_opt.kernels.triton.residual_attention import residual_attention
+
+    return residual_attention

@@ -13,7 +13,9 @@ of that rank's shard. docs/dap.md has the table of the steps.
 The modules compute on tensors without knowing whether they are whole, sharded or chunks. This file
 calls their stages in order. A function that returns an iterator starts its collectives when it is
 called, and waits for them and computes a chunk when that chunk is requested. On one device there is
-one chunk, and every collective returns its input.
+one chunk, and every collective returns its input; attention then gets its input not normalized, so
+that its kernel can normalize it. In a DAP group, the normalization and the projection of the
+normalized rows overlap with the transfer of the bias, so they remain operations of their own.
 """
 
 from __future__ import annotations
@@ -107,6 +109,9 @@ def attend_within_msa(
     z_col, own_bias = row.pair_bias(z_col, plan)
     bias = SharedResult(start_gather(own_bias, axis, dim=3, length=num_res, what="pair bias"))
     z_row = start_to_row(z_col, axis, num_cols=num_res, what="pairs to rows")
+    if axis.size == 1:
+        m_row = row.update(m_row, masks.row, bias(), plan, dropout=dropout.msa_row)
+        return block.msa_att_col.update(m_row, masks.col_transposed, plan), z_row.wait
     chunks = zip(*(chunk_sharded(x, axis, dim=1) for x in (*row.normalize(m_row, plan), masks.row)))
     m = (
         row.attend(chunk, x, mask, bias, plan, dropout=dropout.msa_row) for chunk, x, mask in chunks
@@ -298,6 +303,8 @@ def attend_starting(
     Returns:
         The updated chunks.
     """
+    if plan.dap.size == 1:
+        return (module.update(whole, mask, dropout, plan) for whole in z)
     chunks, normalized, biases = zip(*(module.normalize(chunk, plan) for chunk in z))
     bias = _start_bias(join_sharded(biases, dim=1), plan)
     return (
@@ -326,6 +333,8 @@ def attend_ending(
         The updated chunks. The attention of all chunks runs when the first one is requested.
     """
     axis = plan.dap
+    if axis.size == 1:
+        return (module.update(whole, mask, dropout, plan) for whole in z)
     chunks, normalized, biases = zip(*(module.normalize(chunk, plan) for chunk in z))
     # normalize() transposes, so the rows are dim 2 of its results.
     x, z_col = join_replicated(normalized, axis, dim=2), join_replicated(chunks, axis, dim=1)

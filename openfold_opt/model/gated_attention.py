@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from openfold_opt.kernels.interface import LinearWeights
-from openfold_opt.model.linear import JoinedLinears, Linear
+from openfold_opt.model.linear import JoinedLinears, LayerNorm, Linear
 from openfold_opt.model.plan import ExecutionPlan
 
 
@@ -81,13 +81,60 @@ class GatedSelfAttention(nn.Module):
             dropout=dropout,
         )
 
+    def update(
+        self,
+        x: Tensor,
+        norm: LayerNorm,
+        mask: Tensor,
+        plan: ExecutionPlan,
+        *,
+        bias: Tensor | None = None,
+        bias_linear: Linear | None = None,
+        dropout: Tensor | None = None,
+    ) -> Tensor:
+        """Add the update to a representation that is whole: lines 1-6.
+
+        Args:
+            x: [batch, groups, N, c], not normalized.
+            norm: normalization of x.
+            mask: [batch, groups, N], 1 where an element exists.
+            plan: kernels.
+            bias: [batch, num_heads, N, N]; None for no bias, or with bias_linear.
+            bias_linear: projects normalized x, with as many groups as elements, to the bias.
+            dropout: mask of the update, from BlockDropout; None: no dropout.
+
+        Returns:
+            [batch, groups, N, c]
+        """
+        if plan.kernels.residual_attention is not None:
+            return plan.kernels.residual_attention(
+                x,
+                norm.weights,
+                self.projection(),
+                self.linear_o.weights,
+                num_heads=self.num_heads,
+                mask=mask,
+                mask_inf=self.mask_inf,
+                bias=bias,
+                bias_projection=None if bias_linear is None else bias_linear.weights,
+                dropout=dropout,
+            )
+        if bias_linear is None:
+            x, normalized = norm.normalize_residual(x, plan)
+        else:
+            x, normalized, bias = norm.normalize_and_project(x, bias_linear.weights, plan)
+            bias = bias.movedim(-1, 1)
+        get_bias = None if bias is None else lambda: bias
+        return self(normalized, mask, get_bias, plan, residual=x, dropout=dropout)
+
 
 class ResidualAttention(nn.Module):
     """Base of the modules of Algorithms 7, 8, 13, 14 and 19, which add attention to their input.
 
-    Their stages are methods on tensors, whole or sharded. `forward` runs the algorithm on one
-    device; model/axial_schedule.py runs the same stages on the chunks of a DAP group.
+    Their stages are methods on tensors. `forward` runs the algorithm on one device, where `update`
+    does the work of `normalize` and `attend`; model/axial_schedule.py runs these two on the chunks
+    of a DAP group.
     """
 
-    stages: ClassVar[tuple[str, ...]] = ("normalize", "attend")
+    stages: ClassVar[tuple[str, ...]] = ("normalize", "attend", "update")
     """Methods that do the work of the module, in the order of the algorithm."""

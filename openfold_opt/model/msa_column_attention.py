@@ -29,6 +29,10 @@ class ColumnAttention(ResidualAttention):
         Returns:
             [batch, N_seq, N_res, c_m]
         """
+        return self.update(m, mask, plan)
+
+    def update(self, m: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
+        """Do `normalize` and `attend` on the whole MSA."""
         m, x = self.normalize(m, plan)
         return self.attend(m, x, mask, plan)
 
@@ -73,6 +77,10 @@ class MSAColumnAttention(ColumnAttention):
     def attention(self, x: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
         """Apply multi-head attention (lines 2-6)."""
         return self.mha(x, mask, None, plan)
+
+    def update(self, m: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
+        """Add the update to the whole MSA in the layout of the columns."""
+        return self.mha.update(m.transpose(1, 2), self.layer_norm_m, mask, plan).transpose(1, 2)
 
     def attend(self, m: Tensor, x: Tensor, mask: Tensor, plan: ExecutionPlan) -> Tensor:
         """Add the update, as in the base class, in the layout of the columns."""

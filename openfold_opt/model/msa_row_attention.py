@@ -14,7 +14,7 @@ from openfold_opt.model.plan import ExecutionPlan
 class MSARowAttentionWithPairBias(ResidualAttention):
     """Algorithm 7 (MSARowAttentionWithPairBias), for both MSA stacks."""
 
-    stages = ("pair_bias", "normalize", "attend")
+    stages = ("pair_bias", "normalize", "attend", "update")
 
     def __init__(
         self, c_m: int, c_z: int, *, c_hidden: int, num_heads: int, mask_inf: float
@@ -43,8 +43,13 @@ class MSARowAttentionWithPairBias(ResidualAttention):
             [batch, N_seq, N_res, c_m]
         """
         _, bias = self.pair_bias(z, plan)
-        m, x = self.normalize(m, plan)
-        return self.attend(m, x, mask, lambda: bias, plan, dropout=dropout)
+        return self.update(m, mask, bias, plan, dropout=dropout)
+
+    def update(
+        self, m: Tensor, mask: Tensor, bias: Tensor, plan: ExecutionPlan, *, dropout: Tensor | None
+    ) -> Tensor:
+        """Do `normalize` and `attend` on the whole MSA, with the bias of pair_bias."""
+        return self.mha.update(m, self.layer_norm_m, mask, plan, bias=bias, dropout=dropout)
 
     def pair_bias(self, z: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor]:
         """Compute the bias from the pairs (line 3).

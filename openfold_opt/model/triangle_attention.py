@@ -36,8 +36,15 @@ class TriangleAttentionStartingNode(ResidualAttention):
         Returns:
             [batch, N_res, N_res, c_z]
         """
-        z, x, bias = self.normalize(z, plan)
-        return self.attend(z, x, mask, lambda: bias.movedim(-1, 1), plan, dropout=dropout)
+        return self.update(z, mask, dropout, plan)
+
+    def update(
+        self, z: Tensor, mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan
+    ) -> Tensor:
+        """Do `normalize` and `attend` on whole pairs; arguments as for `attend`."""
+        return self.mha.update(
+            z, self.layer_norm, mask, plan, bias_linear=self.linear, dropout=dropout
+        )
 
     def normalize(self, z: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor, Tensor]:
         """Normalize the pairs and compute their bias (lines 1 and 3).
@@ -90,6 +97,13 @@ class TriangleAttentionEndingNode(TriangleAttentionStartingNode):
     ) -> Tensor:
         """Add the update to the pair representation; arguments as in the base class."""
         return super().forward(z, mask.transpose(1, 2), dropout, plan)
+
+    def update(
+        self, z: Tensor, mask: Tensor, dropout: Tensor | None, plan: ExecutionPlan
+    ) -> Tensor:
+        """Do `normalize` and `attend` on whole pairs; arguments as for `attend`."""
+        dropout = None if dropout is None else dropout.transpose(1, 2)
+        return super().update(z.transpose(1, 2), mask, dropout, plan).transpose(1, 2)
 
     def normalize(self, z: Tensor, plan: ExecutionPlan) -> tuple[Tensor, Tensor, Tensor]:
         """Transpose and normalize the pairs, and compute their bias; z is not transposed."""

@@ -22,8 +22,9 @@ def names_of(kind):
 
 def test_kernel_set_and_kernel_config_have_the_operations_of_the_table():
     assert names_of(KernelConfig) == list(OPERATIONS)
-    # A set has one more kernel, which replaces two operations.
-    assert names_of(KernelSet) == [*OPERATIONS, "triangle_multiplication"]
+    # A set has two more kernels, each of which replaces several operations.
+    replacing = ["triangle_multiplication", "residual_attention"]
+    assert names_of(KernelSet) == [*OPERATIONS, *replacing]
 
 
 def test_every_implementation_has_the_name_of_its_operation():

@@ -276,6 +276,12 @@ class _ProjectedNorm(torch.autograd.Function):
         return dx, dgamma, dbeta, sum_partials(dweight, weight.dtype), None, None
 
 
+def is_fused_projection(projection: LinearWeights) -> bool:
+    """Return whether a projection is computed from the normalized rows in registers."""
+    c_out, c = projection.weight.shape
+    return c_out <= MAX_CHANNELS_OUT and c <= MAX_CHANNELS_IN and projection.bias is None
+
+
 def projected_norm(
     x: Tensor, norm: NormWeights, projection: LinearWeights, *, only_projection: bool = False
 ) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -285,7 +291,7 @@ def projected_norm(
     the parameters two more.
     """
     weight, bias = projection
-    if len(weight) > MAX_CHANNELS_OUT or weight.shape[1] > MAX_CHANNELS_IN or bias is not None:
+    if not is_fused_projection(projection):
         x, normalized = residual_norm(x, norm)
         projected = F.linear(normalized.to(weight.dtype), weight, bias)
         return x, None if only_projection else normalized, projected

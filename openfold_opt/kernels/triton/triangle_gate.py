@@ -6,10 +6,9 @@ and gates only if the backward pass needs them.
 ab has the channels of a, then those of b. With v the value and s = sigmoid(gate), ab = v * s *
 mask. A gradient d(ab) gives d(v) = d(ab) * s * mask and d(gate) = d(ab) * mask * v * s * (1 - s),
 both written directly to the gradient of the concatenated projection. The same kernel copies the
-gradient of the output gate there, and sums the gradient over the edges for the bias of the
-projection.
+gradient of the output gate there.
 
-Without gradient, the input may be normalized in registers.
+The input may be normalized in registers.
 """
 
 import torch
@@ -17,7 +16,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from openfold_opt.kernels.interface import LinearWeights
 from openfold_opt.kernels.triton.launching import (
     MIN_DOT_SIZE,
     divide_up,
@@ -27,7 +25,6 @@ from openfold_opt.kernels.triton.launching import (
     next_power_of_2,
 )
 from openfold_opt.kernels.triton.layer_norm import centered_rows
-from openfold_opt.kernels.triton.partial_sums import sum_partials
 
 BLOCK_EDGES = 64
 MAX_BLOCK_CHANNELS = 64
@@ -175,7 +172,6 @@ def _projection_kernel(
 def _copy_rest(
     drest_ptr,
     dprojected_ptr,
-    sums,
     first_channel,
     num_edges,
     num_before,
@@ -183,7 +179,7 @@ def _copy_rest(
     BLOCK_EDGES: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """Copy a tile of the gradient of the output gate, and write its sums."""
+    """Copy a tile of the gradient of the output gate."""
     edges = tl.program_id(0) * BLOCK_EDGES + tl.arange(0, BLOCK_EDGES)
     channels = first_channel + tl.arange(0, BLOCK_CHANNELS)
     is_channel = channels < width - num_before
@@ -193,8 +189,6 @@ def _copy_rest(
         drest_ptr + rows * (width - num_before) + channels[None, :], mask=inside, other=0.0
     )
     tl.store(dprojected_ptr + rows * width + num_before + channels[None, :], drest, mask=inside)
-    total = tl.sum(drest.to(tl.float32), axis=0)
-    tl.store(sums + num_before + channels, total, mask=is_channel)
 
 
 @triton.jit
@@ -205,20 +199,17 @@ def _backward_kernel(
     projected_ptr,  # as in _forward_kernel
     mask_ptr,
     dprojected_ptr,  # out: as projected
-    partial_ptr,  # out: [batch, blocks of edges, width] float32, sums of dprojected
     num_edges,
     num_channels,
     width,
     BLOCK_EDGES: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    sums = partial_ptr + (tl.program_id(2) * tl.num_programs(0) + tl.program_id(0)) * width
     gate_blocks = tl.cdiv(num_channels, BLOCK_CHANNELS)
     if tl.program_id(1) >= gate_blocks:
         _copy_rest(
             drest_ptr,
             dprojected_ptr,
-            sums,
             (tl.program_id(1) - gate_blocks) * BLOCK_CHANNELS,
             num_edges,
             2 * num_channels,
@@ -254,8 +245,6 @@ def _backward_kernel(
         dgate.to(dprojected_ptr.dtype.element_ty),
         mask=inside,
     )
-    tl.store(sums + channels, tl.sum(dvalue, axis=0), mask=channels < num_channels)
-    tl.store(sums + num_channels + channels, tl.sum(dgate, axis=0), mask=channels < num_channels)
 
 
 def _grid(
@@ -334,64 +323,21 @@ def triangle_gate_projection(
 @fused_op
 def triangle_gate_backward(
     da: Tensor, db: Tensor, doutput_gate: Tensor, projected: Tensor, mask: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Compute the gradient of `projected`.
+) -> Tensor:
+    """Return the gradient of `projected`.
 
     da, db, doutput_gate: contiguous; doutput_gate is the gradient of the last part of `projected`.
-
-    Returns:
-        The gradient; partial sums [blocks of edges, width] float32 of it.
     """
     batch, n_1, n_2, width = projected.shape
     num_channels = 2 * da.shape[1]
     dprojected = torch.empty_like(projected)
     (edge_blocks, gate_blocks, _), blocks = _grid(batch, n_1 * n_2, num_channels)
     rest_blocks = divide_up(width - 2 * num_channels, blocks["BLOCK_CHANNELS"])
-    partial = torch.empty(batch * edge_blocks, width, dtype=torch.float32, device=projected.device)
     launch(
         _backward_kernel,
         (edge_blocks, gate_blocks + rest_blocks, batch),
-        *(da, db, doutput_gate, projected, mask, dprojected, partial),
+        *(da, db, doutput_gate, projected, mask, dprojected),
         *(n_1 * n_2, num_channels, width),
         **blocks,
     )
-    return dprojected, partial
-
-
-class _GatedProjection(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, weight, bias, mask, c_hidden, needs_gradient):
-        ab, projected = triangle_gate_projection(
-            x, weight, bias, mask, 2 * c_hidden, needs_gradient
-        )
-        ctx.save_for_backward(x, weight, projected, mask)
-        ctx.bias_dtype = bias.dtype
-        a, b = ab.unbind(0)
-        return a, b, projected[..., 4 * c_hidden if needs_gradient else 0 :]
-
-    @staticmethod
-    def backward(ctx, da, db, doutput_gate):
-        x, weight, projected, mask = ctx.saved_tensors
-        gradients = (each.contiguous() for each in (da, db, doutput_gate))
-        dprojected, partial = triangle_gate_backward(*gradients, projected, mask)
-        rows = dprojected.flatten(0, -2)
-        dx, dweight = rows @ weight, rows.t() @ x.flatten(0, -2)
-        return (
-            dx.view_as(x),
-            dweight,
-            sum_partials(partial, ctx.bias_dtype),
-            None,
-            None,
-            None,
-        )
-
-
-def gated_projection(
-    x: Tensor, projection: LinearWeights, mask: Tensor, *, c_hidden: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Project x [batch, N_1, N_2, c] and compute kernels.reference.triangle_edges.triangle_gate.
-
-    Makes one launch forward. Backward, the gate takes one launch and the bias one more.
-    """
-    x, needs_gradient = x.to(projection.weight.dtype).contiguous(), torch.is_grad_enabled()
-    return _GatedProjection.apply(x, *projection, mask.contiguous(), c_hidden, needs_gradient)
+    return dprojected

@@ -1,0 +1,1 @@
+"""Backward pass of a normalization with a wide projection: kernels and launches."""
