@@ -66,6 +66,10 @@ ATTENTION: dict[str, Formula] = {
 
 PROJECTED_RESIDUAL: dict[str, Formula] = {
     "projected_residual_forward": lambda residual, x, weight, *_: 2 * x.numel() * weight.shape[0],
+    "projected_residual_gradient": lambda dout, x, weight, *_: 4 * x.numel() * weight.shape[0],
+    "normalized_residual_gradient": lambda dout, x, gamma, beta, weight, *_: (
+        6 * x.numel() * weight.shape[0]
+    ),
 }
 
 PROJECTED_NORM: dict[str, Formula] = {

@@ -4,8 +4,12 @@ The gate, the dropout mask and the residual are applied to a tile of the product
 tensor of the residual stream has its own strides, so attention along columns needs no transposed
 copy. With a gate, the backward pass needs the product, which the forward pass then writes, too.
 
-Without gradient, x may be the normalization of another tensor with channels before rows. It is
-computed in registers and not written.
+The kernel also has x as the normalization of another tensor with channels before rows, which is
+computed in registers and not written (normalized_residual.py).
+
+The backward pass takes one launch without a gate (projected_residual_gradient.py). With a gate, or
+with more output channels than fit its registers, it is dropout_residual_backward and two products
+of cuBLAS.
 """
 
 import torch
@@ -13,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from openfold_opt.kernels.interface import LinearWeights, NormWeights
+from openfold_opt.kernels.interface import LinearWeights
 from openfold_opt.kernels.triton.dropout_residual import (
     dense,
     dropout_residual_backward,
@@ -33,6 +37,11 @@ from openfold_opt.kernels.triton.launching import (
 )
 from openfold_opt.kernels.triton.layer_norm import centered_rows
 from openfold_opt.kernels.triton.partial_sums import sum_partials
+from openfold_opt.kernels.triton.projected_residual_gradient import (
+    MAX_CHANNELS_OUT,
+    projected_residual_gradient,
+    projection_gradients,
+)
 
 BLOCK_ROWS = 64
 """Rows of a tile: the fewest of an instruction of a warpgroup."""
@@ -226,6 +235,10 @@ class _ProjectedResidual(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dout):
         x, weight, update, mask, gate = ctx.saved_tensors
+        if gate is None and len(weight) <= MAX_CHANNELS_OUT:
+            dx, partial = projected_residual_gradient(dense(dout), x, weight, mask)
+            dweight, dbias = projection_gradients(partial, weight, ctx.bias_dtype)
+            return dout, dx, dweight, dbias, None, None, None
         if update is None:
             # Only the layout of the update is needed: that of x.
             shape = (*x.shape[:-1], weight.shape[0])
@@ -256,21 +269,3 @@ def projected_residual(
     return _ProjectedResidual.apply(residual, x, *projection, mask, gate, needs_gradient).view(
         shape
     )
-
-
-def normalized_residual(
-    residual: Tensor,
-    x: Tensor,
-    norm: NormWeights,
-    projection: LinearWeights,
-    masks: tuple[Tensor | None, Tensor],
-) -> Tensor:
-    """Compute projected_residual of the normalization of x, without gradient.
-
-    residual: [batch, size_1, size_2, c_out]; x: [batch, c_in, size_1, size_2] contiguous; masks:
-    dropout mask and gate, as for dropout_residual.
-    """
-    mask, gate = masks
-    mask = None if mask is None else mask.expand(residual.shape)
-    residual, mask, gate = (three_leading_dims(each) for each in (residual, mask, gate))
-    return projected_residual_forward(residual, x, *projection, mask, gate, False, *norm)[0]

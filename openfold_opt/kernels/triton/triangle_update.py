@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from openfold_opt.kernels.interface import LinearWeights, NormWeights
-from openfold_opt.kernels.triton.layer_norm import layer_norm
-from openfold_opt.kernels.triton.projected_residual import normalized_residual, projected_residual
+from openfold_opt.kernels.triton.normalized_residual import normalized_residual
 
 
 class _EdgeProduct(torch.autograd.Function):
@@ -39,12 +38,8 @@ def triangle_update(
 ) -> Tensor:
     """Compute kernels.reference.triangle_update; its docstring has the shapes.
 
-    The normalization reads the product with channels in the first dim, without a copy. Without
-    gradient it is not written.
+    The normalization reads the product with channels in the first dim, without a copy.
     """
     a, b, gate = edges
     product = _EdgeProduct.apply(a, b, is_outgoing)
-    if not torch.is_grad_enabled():
-        return normalized_residual(z, product, norm, output, (dropout, gate))
-    normalized = layer_norm(product.movedim(1, -1), norm.weight, norm.bias, eps=norm.eps)
-    return projected_residual(z, normalized, output, dropout, gate)
+    return normalized_residual(z, product, norm, output, (dropout, gate))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from openfold_opt.kernels.interface import LinearWeights
 from openfold_opt.kernels.reference.dropout_residual import dropout_residual
-from openfold_opt.kernels.triton import launching
+from openfold_opt.kernels.triton import launching, projected_residual_gradient
 from openfold_opt.kernels.triton.projected_residual import projected_residual
 from tests.support.kernel_agreement import assert_bfloat16_rule, assert_same, random
 
@@ -57,6 +57,37 @@ def test_values_and_gradients(kind, has_gate):
 def test_odd_sizes(c_in, c_out, rows):
     tensors = leaves(c_in, c_out, rows=rows)
     assert_same(call(projected_residual, None), call(reference, None), tensors)
+
+
+@pytest.mark.parametrize("has_mask", [False, True])
+@pytest.mark.parametrize("c_in", [16, 70, 150])
+def test_more_tiles_than_programs(c_in, has_mask, monkeypatch):
+    """Each program adds its sums over several tiles, for a block of the input channels."""
+    monkeypatch.setattr(projected_residual_gradient, "PROGRAMS", 6)
+    mask = dropout(2, 1, 15, 20) if has_mask else None
+    tensors = leaves(c_in, 20, rows=(2, 9, 15), has_gate=False)
+    assert_same(call(projected_residual, mask), call(reference, mask), tensors)
+
+
+@pytest.mark.parametrize("c_out", [256, 260])
+def test_channels_that_do_not_fit_the_registers(c_out):
+    """The backward pass of more than 256 output channels has a launch for each part."""
+    tensors = leaves(16, c_out, rows=(1, 3, 4), has_gate=False)
+    mask = dropout(1, 1, 4, c_out)
+    assert_same(call(projected_residual, mask), call(reference, mask), tensors)
+
+
+@pytest.mark.parametrize(("c_out", "expected"), [(256, 3), (260, 3)])
+def test_launches_of_a_step(c_out, expected):
+    """Without a gate, the launches are the forward pass, the backward pass, and the sums."""
+    tensors = [x.to("meta").requires_grad_() for x in leaves(16, c_out, has_gate=False)]
+    launched = []
+    with launching.launches_on_meta(lambda *launch: launched.append(launch)):
+        result = call(projected_residual, None)(*tensors)
+        torch.autograd.grad(result, tensors, torch.empty_like(result))
+    kernels = [kernel for kernel, *_ in launched]
+    assert len(kernels) == expected
+    assert (projected_residual_gradient.gradient_kernel in kernels) == (c_out <= 256)
 
 
 def test_a_transposed_residual_keeps_its_layout():
