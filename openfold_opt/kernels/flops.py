@@ -79,7 +79,10 @@ PROJECTED_NORM: dict[str, Formula] = {
     ),
 }
 
-WIDE_PROJECTION: dict[str, Formula] = {"wide_projection_backward": _wide_projection}
+WIDE_PROJECTION: dict[str, Formula] = {
+    "wide_projection_forward": lambda x, gamma, beta, weight, *_: 2 * x.numel() * len(weight),
+    "wide_projection_backward": _wide_projection,
+}
 
 TRIANGLE_EDGES: dict[str, Formula] = {
     "triangle_gate_projection": lambda x, weight, *_: 2 * x.numel() * weight.shape[0],

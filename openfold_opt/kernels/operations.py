@@ -216,7 +216,7 @@ _ROWS = (
         cpu=cpu_projected_norm.projected_norm,
         triton="projected_norm",
         limit=_NORM_LIMIT,
-        flops=flops.PROJECTED_NORM,
+        flops={**flops.PROJECTED_NORM, **flops.WIDE_PROJECTION},
     ),
     Operation(
         name="self_attention",

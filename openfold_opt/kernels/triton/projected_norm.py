@@ -36,6 +36,10 @@ from openfold_opt.kernels.triton.layer_norm import (
 )
 from openfold_opt.kernels.triton.partial_sums import sum_partials
 from openfold_opt.kernels.triton.residual_norm import residual_norm
+from openfold_opt.kernels.triton.wide_projection.wide_projection import (
+    MAX_CHANNELS,
+    projected_rows,
+)
 
 MAX_CHANNELS_OUT = 16
 """Largest number of output channels of the fused projection."""
@@ -292,6 +296,9 @@ def projected_norm(
     """
     weight, bias = projection
     if not is_fused_projection(projection):
+        if only_projection and weight.shape[1] <= MAX_CHANNELS:
+            x, projected = projected_rows(x, norm, projection)
+            return x, None, projected
         x, normalized = residual_norm(x, norm)
         projected = F.linear(normalized.to(weight.dtype), weight, bias)
         return x, None if only_projection else normalized, projected

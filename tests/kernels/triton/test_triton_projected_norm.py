@@ -10,11 +10,11 @@ from tests.support.kernel_agreement import assert_bfloat16_rule, assert_same, ra
 
 
 def call(function, view=lambda x: x, *, only_projection=False):
-    def run(x, gamma, beta, weight):
+    def run(x, gamma, beta, weight, bias=None):
         residual, normalized, projected = function(
             view(x),
             NormWeights(gamma, beta, 1e-5),
-            LinearWeights(weight, None),
+            LinearWeights(weight, bias),
             only_projection=only_projection,
         )
         assert (normalized is None) == only_projection
@@ -46,14 +46,30 @@ def test_values_and_gradients(shape, c_out, only_projection):
     assert_same(fused, expected, leaves(*shape, c_out=c_out))
 
 
+@pytest.mark.parametrize("only_projection", [False, True])
+@pytest.mark.parametrize(("shape", "c_out"), [((2, 35, 100), 40), ((3, 256), 3), ((2, 260), 20)])
+def test_bias(shape, c_out, only_projection):
+    """Without the normalized rows, a wide projection of at most 256 channels is fused, too."""
+    fused, expected = (
+        call(function, only_projection=only_projection) for function in (projected_norm, reference)
+    )
+    assert_same(fused, expected, (*leaves(*shape, c_out=c_out), random(c_out, seed=4)))
+
+
 @pytest.mark.parametrize(
     "view",
     [lambda x: x.transpose(1, 2), lambda x: x[:, ::2], lambda x: x[:, :1].expand(-1, 4, -1, -1)],
     ids=["transposed", "every second", "expanded"],
 )
 def test_strided_input(view):
-    tensors = leaves(2, 6, 5, 24, c_out=4)
-    assert_same(call(projected_norm, view), call(reference, view), tensors)
+    for c_out in (4, 20):
+        tensors = leaves(2, 6, 5, 24, c_out=c_out)
+        for only_projection in (False, True):
+            fused, expected = (
+                call(function, view, only_projection=only_projection)
+                for function in (projected_norm, reference)
+            )
+            assert_same(fused, expected, tensors)
 
 
 def test_many_rows_for_each_program():
@@ -84,10 +100,11 @@ def test_one_result_is_not_used(used):
     torch.testing.assert_close(gradient(projected_norm), gradient(reference))
 
 
+@pytest.mark.parametrize("c_out", [8, 40])
 @pytest.mark.parametrize("only_projection", [False, True])
-def test_bfloat16(only_projection):
+def test_bfloat16(only_projection, c_out):
     fused, expected = (
         call(function, only_projection=only_projection) for function in (projected_norm, reference)
     )
     is_low = (True, False, False, True)
-    assert_bfloat16_rule(fused, expected, leaves(2, 9, 128, c_out=8), is_low)
+    assert_bfloat16_rule(fused, expected, leaves(2, 9, 128, c_out=c_out), is_low)

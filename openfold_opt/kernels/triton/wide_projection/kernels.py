@@ -1,4 +1,4 @@
-"""Backward pass of a layer normalization that is followed by a wide linear projection.
+"""Layer normalization and a wide linear projection of its result.
 
 With n the normalized rows before scale and bias, y = gamma * n + beta and p = y W^T + b, a gradient
 dp gives dy = dp W, and the backward pass of the normalization (layer_norm.py) gives dx. A program
@@ -6,6 +6,9 @@ computes dy for a block of rows, keeps it in the memory of dx, which is still in
 replaces it a few rows at a time: all would need too many registers. It also writes y for dW = dp^T
 y, a matrix product of cuBLAS, so that the forward pass does not save y. The sums of the last
 channels of dp, those with a bias, are computed from the tiles of the product.
+
+forward_kernel computes the projection alone; the normalized rows are in registers. Where more than
+the projection is computed from them, other kernels replace it (triangle_gate.py).
 
 The normalized rows may have a second projection, to a few channels, as in projected_norm.py. Its
 gradient is added to dy, and the gradient of its weight is computed here, too.
@@ -16,6 +19,60 @@ import triton.language as tl
 
 from openfold_opt.kernels.triton.launching import row_offsets
 from openfold_opt.kernels.triton.layer_norm import centered_rows, input_gradient
+
+
+@triton.jit
+def forward_kernel(
+    x_ptr,  # [size_0, size_1, size_2, c] with strides
+    gamma_ptr,  # [c]
+    beta_ptr,  # [c]
+    weight_ptr,  # [width, c] contiguous
+    bias_ptr,  # [width]; read if HAS_BIAS
+    projected_ptr,  # out: [rows, width] contiguous
+    num_rows,
+    size_1,
+    size_2,
+    stride_0,
+    stride_1,
+    stride_2,
+    channel_stride,
+    eps,
+    WIDTH: tl.constexpr,
+    C: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_WIDTH: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Normalize a block of rows and project it."""
+    rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    columns = tl.arange(0, BLOCK_C)
+    in_rows, in_columns = rows < num_rows, columns < C
+    inside = in_rows[:, None] & in_columns[None, :]
+    offsets = row_offsets(rows, size_1, size_2, stride_0, stride_1, stride_2)
+    x_tile = x_ptr + offsets[:, None] + columns[None, :].to(tl.int64) * channel_stride
+    centered, mean, rstd = centered_rows(x_tile, inside, eps, C)
+    gamma = tl.load(gamma_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
+    beta = tl.load(beta_ptr + columns, mask=in_columns, other=0.0).to(tl.float32)
+    y = centered * rstd[:, None] * gamma[None, :] + beta[None, :]
+    y = y.to(x_ptr.dtype.element_ty).to(weight_ptr.dtype.element_ty)
+    for first in range(0, WIDTH, BLOCK_WIDTH):
+        outputs = first + tl.arange(0, BLOCK_WIDTH)
+        weight = tl.load(
+            weight_ptr + outputs[:, None] * C + columns[None, :],
+            mask=(outputs < WIDTH)[:, None] & in_columns[None, :],
+            other=0.0,
+        )
+        projected = tl.dot(y, tl.trans(weight), input_precision=PRECISION)
+        if HAS_BIAS:
+            bias = tl.load(bias_ptr + outputs, mask=outputs < WIDTH, other=0.0)
+            projected += bias.to(tl.float32)[None, :]
+        tl.store(
+            projected_ptr + rows.to(tl.int64)[:, None] * WIDTH + outputs[None, :],
+            projected.to(projected_ptr.dtype.element_ty),
+            mask=in_rows[:, None] & (outputs < WIDTH)[None, :],
+        )
 
 
 @triton.jit

@@ -1,13 +1,15 @@
-"""Normalization with a wide projection: launches of the backward pass, and all gradients."""
+"""Normalization with a wide projection: launches, autograd function, and all gradients."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from openfold_opt.kernels.interface import LinearWeights, NormWeights
 from openfold_opt.kernels.triton.launching import (
     MIN_DOT_SIZE,
     Options,
+    Rows,
     divide_up,
     dot_precision,
     fused_op,
@@ -19,7 +21,11 @@ from openfold_opt.kernels.triton.layer_norm import (
     layer_norm_backward,
     layer_norm_forward,
 )
-from openfold_opt.kernels.triton.wide_projection.kernels import backward_kernel, sum_kernel
+from openfold_opt.kernels.triton.wide_projection.kernels import (
+    backward_kernel,
+    forward_kernel,
+    sum_kernel,
+)
 
 MAX_CHANNELS = 256
 """Largest number of channels of the rows, whose gradient is in registers."""
@@ -57,6 +63,37 @@ def _constants(dtype: torch.dtype, width: int, c: int, c_out: int) -> Options:
         "num_warps": num_warps,
         "num_stages": 3,
     }
+
+
+@fused_op
+def wide_projection_forward(
+    x: Tensor, gamma: Tensor, beta: Tensor, weight: Tensor, bias: Tensor | None, eps: float
+) -> Tensor:
+    """Return the projection [..., width] of normalized x in the dtype of weight.
+
+    x: [..., c] with any strides, c at most MAX_CHANNELS; weight: [width, c].
+    """
+    rows, weight, (width, c) = Rows.of(x), weight.contiguous(), weight.shape
+    projected = torch.empty(*x.shape[:-1], width, dtype=weight.dtype, device=x.device)
+    block_c = max(MIN_DOT_SIZE, next_power_of_2(c))
+    block_rows = MIN_WGMMA_ROWS // (2 if weight.dtype == torch.float32 else 1)
+    launch(
+        forward_kernel,
+        (divide_up(rows.count, block_rows),),
+        *(rows.tensor, gamma, beta, weight),
+        *(weight.new_empty(0) if bias is None else bias, projected),
+        *(rows.count, *rows.layout, rows.channel_stride, eps),
+        WIDTH=width,
+        C=c,
+        BLOCK_C=block_c,
+        BLOCK_ROWS=block_rows,
+        BLOCK_WIDTH=max(MIN_DOT_SIZE, min(32, next_power_of_2(width))),
+        HAS_BIAS=bias is not None,
+        PRECISION=dot_precision(weight.dtype),
+        num_warps=8 if block_c > 128 else 4,
+        num_stages=1,
+    )
+    return projected
 
 
 @fused_op
@@ -148,8 +185,8 @@ class WideProjection:
     eps: float
     weight: Tensor
     """[width, c]"""
-    bias: Tensor
-    """[width]"""
+    bias: Tensor | None
+    """[width]; None: there is none."""
     first_sum: int = 0
     """Channels before this one have no bias: their gradients of the bias are zero."""
     narrow_weight: Tensor | None = None
@@ -175,12 +212,17 @@ class WideProjection:
             *(added, dnarrow, self.narrow_weight),
         )
         norm, dbias, dnarrow_weight = wide_projection_sums(
-            partial, self.gamma, self.bias, self.first_sum, self.narrow_weight
+            partial,
+            self.gamma,
+            self.weight[:, 0] if self.bias is None else self.bias,
+            self.first_sum,
+            self.narrow_weight,
         )
         # Autograd takes over a gradient only if nothing else refers to the tensor, as the machinery
         # of operators may do. A view is a new tensor.
         return (
-            *(dx, *norm, rows.t() @ y, dbias.detach()),
+            *(dx, *norm, rows.t() @ y),
+            None if self.bias is None else dbias.detach(),
             None if self.narrow_weight is None else dnarrow_weight.detach(),
         )
 
@@ -195,6 +237,39 @@ class WideProjection:
         dy = dy.view_as(self.x).to(self.x.dtype)
         dx, partial = layer_norm_backward(dy, self.x, self.gamma, mean, rstd, added)
         dgamma, dbeta = partial.sum(0).to(self.gamma.dtype)
-        dbias = torch.zeros_like(self.bias)
-        dbias[self.first_sum :] = rows[:, self.first_sum :].sum(0)
+        dbias = None
+        if self.bias is not None:
+            dbias = torch.zeros_like(self.bias)
+            dbias[self.first_sum :] = rows[:, self.first_sum :].sum(0)
         return dx, dgamma, dbeta, rows.t() @ y, dbias, dnarrow_weight
+
+
+class _ProjectedRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, gamma, beta, weight, bias, eps):
+        ctx.save_for_backward(x, gamma, beta, weight, bias)
+        ctx.eps = eps
+        ctx.set_materialize_grads(False)
+        return x, wide_projection_forward(x, gamma, beta, weight, bias, eps)
+
+    @staticmethod
+    def backward(ctx, dresidual, dprojected):
+        if dprojected is None:
+            return dresidual, None, None, None, None, None
+        x, gamma, beta, weight, bias = ctx.saved_tensors
+        projection = WideProjection(
+            x=x, gamma=gamma, beta=beta, eps=ctx.eps, weight=weight, bias=bias
+        )
+        *gradients, _ = projection.gradients(dprojected, dresidual)
+        return *gradients, None
+
+
+def projected_rows(
+    x: Tensor, norm: NormWeights, projection: LinearWeights
+) -> tuple[Tensor, Tensor]:
+    """Return x [..., c] for use as a residual, and the projection [..., width] of normalized x.
+
+    c is at most MAX_CHANNELS. The normalized x is written in the backward pass only.
+    """
+    gamma, beta, eps = norm
+    return _ProjectedRows.apply(x, gamma, beta, *projection, eps)
