@@ -99,15 +99,18 @@ def _constants(weight: Tensor) -> Options:
     c_out, c_in = weight.shape
     is_float32 = weight.dtype == torch.float32
     block_out = max(MIN_DOT_SIZE, next_power_of_2(c_out))
+    is_wide = block_out > 128
     return {
         "C_IN": c_in,
         "C_OUT": c_out,
+        # Float32 needs twice the bytes of bfloat16, in registers and in shared memory.
         "BLOCK_IN": max(MIN_DOT_SIZE, min(32 if is_float32 else 64, next_power_of_2(c_in))),
         "BLOCK_OUT": block_out,
-        "BLOCK_ROWS": 32 if is_float32 else 64,
+        "BLOCK_ROWS": 32 if is_float32 or is_wide else 64,
         "PRECISION": dot_precision(weight.dtype),
-        "num_warps": 8 if block_out > 128 else 4,
-        "num_stages": 2,
+        "num_warps": 8 if is_wide else 4,
+        # Smaller tiles are loaded further ahead.
+        "num_stages": 3 if is_wide and not is_float32 else 2,
     }
 
 

@@ -8,7 +8,11 @@ from openfold_opt.kernels.chips import CHIPS, shared_bytes_of
 from openfold_opt.kernels.interface import KernelConfig, KernelShapes
 from openfold_opt.kernels.operations import OPERATIONS
 from openfold_opt.kernels.select import build_kernel_set
-from openfold_opt.kernels.triton import launching
+from openfold_opt.kernels.triton import (
+    launching,
+    normalized_residual,
+    projected_residual_gradient,
+)
 from openfold_opt.kernels.triton.outer_product_mean import outer_product_mean
 from openfold_opt.kernels.triton.tuning import shared_memory
 from openfold_opt.model.config import ModelConfig
@@ -32,8 +36,13 @@ def gpu(monkeypatch):
 
 
 def test_the_table_has_the_largest_width_of_every_listed_operation():
-    assert set(WIDEST) == set(shared_memory.SHARED_BYTES) == set(shared_memory.WIDTHS)
-    for operation, widest in WIDEST.items():
+    listed = {*WIDEST, *shared_memory.ONLY_GRADIENT}
+    assert listed == set(shared_memory.SHARED_BYTES) == set(shared_memory.WIDTHS)
+    widest_gradients = {
+        "normalized_residual": normalized_residual.MAX_CHANNELS,
+        "projected_residual_gradient": projected_residual_gradient.MAX_CHANNELS_OUT,
+    }
+    for operation, widest in (WIDEST | widest_gradients).items():
         assert max(shared_memory.SHARED_BYTES[operation]) == widest
 
 

@@ -16,8 +16,14 @@ WIDTHS = {
     "transition": "C",
     "outer_product_mean": "C",
     "invariant_point_attention": "CZ",
+    "normalized_residual": "C_IN",
+    "projected_residual_gradient": "C_OUT",
 }
 """Operation -> compile-time constant of its kernels that holds the width."""
+
+ONLY_GRADIENT = ("normalized_residual", "projected_residual_gradient")
+"""Kernels of a backward pass that are parts of an operation. They are not checked before a run, as
+predictions do not launch them. Wider layers use other kernels."""
 
 SHARED_BYTES: dict[str, dict[int, dict[str, dict[int, int]]]] = {
     "attention": {
@@ -59,6 +65,18 @@ SHARED_BYTES: dict[str, dict[int, dict[str, dict[int, int]]]] = {
             "tf32": {80: 105_600, 90: 105_600},
         },
     },
+    "normalized_residual": {
+        64: {
+            "bf16": {80: 53_248, 90: 45_056},
+            "fp32": {80: 37_888, 90: 37_888},
+            "tf32": {80: 45_056, 90: 62_464},
+        },
+        128: {
+            "bf16": {80: 139_264, 90: 106_496},
+            "fp32": {80: 110_592, 90: 110_592},
+            "tf32": {80: 155_648, 90: 192_512},
+        },
+    },
     "outer_product_mean": {
         32: {
             "bf16": {80: 73_728, 90: 155_648},
@@ -69,6 +87,23 @@ SHARED_BYTES: dict[str, dict[int, dict[str, dict[int, int]]]] = {
             "bf16": {80: 69_632, 90: 86_016},
             "fp32": {80: 77_824, 90: 77_824},
             "tf32": {80: 69_632, 90: 77_824},
+        },
+    },
+    "projected_residual_gradient": {
+        64: {
+            "bf16": {80: 32_768, 90: 49_152},
+            "fp32": {80: 37_888, 90: 37_888},
+            "tf32": {80: 24_576, 90: 24_576},
+        },
+        128: {
+            "bf16": {80: 57_344, 90: 81_920},
+            "fp32": {80: 71_680, 90: 71_680},
+            "tf32": {80: 45_056, 90: 45_056},
+        },
+        256: {
+            "bf16": {80: 106_496, 90: 126_976},
+            "fp32": {80: 139_264, 90: 139_264},
+            "tf32": {80: 102_400, 90: 102_400},
         },
     },
     "transition": {
