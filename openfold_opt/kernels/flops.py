@@ -86,6 +86,9 @@ WIDE_PROJECTION: dict[str, Formula] = {
 
 TRIANGLE_EDGES: dict[str, Formula] = {
     "triangle_gate_projection": lambda x, weight, *_: 2 * x.numel() * weight.shape[0],
+    "triangle_gate_gradient": lambda da, db, dgate, projected, mask, weight, *_: (
+        2 * projected.numel() * weight.shape[1]
+    ),
 }
 
 GLOBAL_ATTENTION: dict[str, Formula] = {

@@ -1,7 +1,8 @@
 """Edges of the triangle multiplications: normalization and projection, and the fused gate.
 
 The normalized pairs are not saved: without gradient they are not written at all, and the backward
-pass computes them again where it computes the gradient of the normalization (wide_projection).
+pass computes them again where it computes the gradient of the normalization. For pairs of at most
+MAX_CHANNELS channels, it has one launch for the gradients of gates, projection and normalization.
 """
 
 import torch
@@ -12,7 +13,12 @@ from openfold_opt.kernels.triton.triangle_gate import (
     triangle_gate_backward,
     triangle_gate_projection,
 )
-from openfold_opt.kernels.triton.wide_projection.wide_projection import WideProjection
+from openfold_opt.kernels.triton.triangle_gate_gradient import triangle_gate_gradient
+from openfold_opt.kernels.triton.wide_projection.wide_projection import (
+    MAX_CHANNELS,
+    WideProjection,
+    wide_projection_sums,
+)
 
 
 class _TriangleEdges(torch.autograd.Function):
@@ -33,19 +39,23 @@ class _TriangleEdges(torch.autograd.Function):
         z, gamma, beta, weight, bias, projected, mask = ctx.saved_tensors
         gate_shape = (*projected.shape[:-1], projected.shape[-1] - 4 * ctx.edges_shape[1])
         shapes = (ctx.edges_shape, ctx.edges_shape, gate_shape)
-        dprojected = triangle_gate_backward(
-            *(
-                projected.new_zeros(shape) if each is None else each.contiguous()
-                for each, shape in zip(gradients, shapes, strict=True)
-            ),
-            projected,
-            mask,
+        gradients = [
+            projected.new_zeros(shape) if each is None else each.contiguous()
+            for each, shape in zip(gradients, shapes, strict=True)
+        ]
+        if len(gamma) > MAX_CHANNELS:
+            dprojected = triangle_gate_backward(*gradients, projected, mask)
+            projection = WideProjection(
+                x=z, gamma=gamma, beta=beta, eps=ctx.eps, weight=weight, bias=bias
+            )
+            *parameter_gradients, _ = projection.gradients(dprojected, dresidual)
+            return (*parameter_gradients, None, None, None)
+        dprojected, dz, normalized, partial = triangle_gate_gradient(
+            *(*gradients, projected, mask, weight, z, gamma, beta, ctx.eps, dresidual)
         )
-        projection = WideProjection(
-            x=z, gamma=gamma, beta=beta, eps=ctx.eps, weight=weight, bias=bias
-        )
-        *parameter_gradients, _ = projection.gradients(dprojected, dresidual)
-        return (*parameter_gradients, None, None, None)
+        norm, dbias, _ = wide_projection_sums(partial, gamma, bias, 0, None)
+        dweight = dprojected.flatten(0, -2).t() @ normalized
+        return (dz, *norm, dweight, dbias.detach(), None, None, None)
 
 
 def triangle_edges(
@@ -58,7 +68,7 @@ def triangle_edges(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Compute kernels.reference.triangle_edges; its docstring has the shapes.
 
-    Makes one launch forward. Backward, the gate takes one launch, the gradients three more.
+    Makes one launch forward and three backward.
     """
     mask, (gamma, beta, eps) = mask.contiguous(), norm
     if torch.is_grad_enabled():

@@ -124,7 +124,7 @@ def _load_narrow(dnarrow_ptr, outputs, rows, num_rows, C_OUT: tl.constexpr):
 
 
 @triton.jit
-def _replace_by_input_gradient(
+def replace_by_input_gradient(
     dx_ptr,  # dy before, dx after
     y_ptr,  # out
     x_ptr,
@@ -236,7 +236,7 @@ def backward_kernel(
     tl.store(dx_tile, dy.to(dx_ptr.dtype.element_ty), mask=inside)
     tl.debug_barrier()
     layout = (num_rows, size_1, size_2, stride_0, stride_1, stride_2, channel_stride)
-    gamma_sum, beta_sum = _replace_by_input_gradient(
+    gamma_sum, beta_sum = replace_by_input_gradient(
         *(dx_ptr, y_ptr, x_ptr, added_ptr, gamma_ptr, beta_ptr, first_row),
         *layout,
         eps,
