@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from benchmark.plan.step_counts import StepCounts
 from benchmark.plan.step_model import Factors, Layout, work_seconds
 from benchmark.plan.systems import System
-from benchmark.results.reference_points import reference_points
+from benchmark.results.reference_samples import reference_samples
 
 SAMPLES_TO_090 = {128: 10.24e6, 256: 13.44e6}
 """Batch -> samples to lDDT-Ca 0.9 from random weights.
@@ -53,17 +53,18 @@ def samples_to_080(batch: int) -> Samples:
     The sorted runs at 128 and 256 are interpolated, and extrapolated above 256. Below 128 the point
     of 128 applies, as the RCP checker has it.
     """
-    low, high = reference_points()[0], reference_points()[-1]
-    share = max(0.0, (batch - low.batch) / (high.batch - low.batch))
+    points = reference_samples()
+    low, high = min(points), max(points)
+    share = max(0.0, (batch - low) / (high - low))
     runs = [
         small + share * (large - small)
-        for small, large in zip(sorted(low.samples), sorted(high.samples))
+        for small, large in zip(sorted(points[low]), sorted(points[high]))
     ]
     return Samples(
         target=0.8,
         batch=batch,
         runs=tuple(sorted(runs)),
-        is_extrapolated=not low.batch <= batch <= high.batch,
+        is_extrapolated=not low <= batch <= high,
     )
 
 

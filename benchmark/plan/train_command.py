@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     if len(plans) > 1:
         print("\n" + describe_sum(plans))
     value: dict[str, Any] = {
-        "counts": {"commit": table.commit, "date": table.date},
+        "counts": [asdict(source) for source in dict.fromkeys(each.source for each in table.steps)],
         "plans": [plan_json(plan) for plan in plans],
     }
     if args.png is not None:

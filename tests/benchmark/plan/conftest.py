@@ -13,8 +13,6 @@ from tests.support.step_counts import small_step
 def small_table() -> CountTable:
     """Return counts of all code bases at DAP 1, 2, 4 and 8."""
     return CountTable(
-        commit="abc",
-        date="2026-11-30",
         steps=[
             small_step(code, dap) for code in (PROJECT, REFERENCE, NVIDIA) for dap in (1, 2, 4, 8)
         ],
