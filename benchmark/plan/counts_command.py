@@ -30,7 +30,7 @@ from benchmark.plan.step_counts import (
     shape_name,
 )
 from benchmark.plan.stored_counts import SHIPPED, CountRequest, add_counts
-from benchmark.presets import build_preset
+from benchmark.plan.train_command import phases_named
 from openfold_opt.kernels.interface import KernelConfig
 from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.model.plan import ALL_BLOCKS
@@ -38,7 +38,6 @@ from openfold_opt.parallel.context import counted_axis
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.graphs.graph_memory import BYTES_PER_NODE, with_evoformer_blocks
 from openfold_opt.train.memory_plan import StepMemory, saved_bytes, state_bytes
-from openfold_opt.train.phases import phases_of
 from openfold_opt.train.precision import Precision, matmul_precision
 
 FEW_PROGRAMS = 256
@@ -126,10 +125,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _configs_by_shape(preset: str) -> list[RunConfig]:
     """Return a configuration for each shape that the phases of a preset have."""
-    try:
-        phases = phases_of(build_preset(preset))
-    except ValueError as error:
-        raise BenchmarkError(f"preset {preset}: {error}") from error
+    phases = phases_named(preset, None)
     return list({shape_name(phase.config): phase.config for phase in phases}.values())
 
 

@@ -7,7 +7,7 @@ Tracing a step takes about half a minute, so a plan reads stored counts (step_co
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,7 +124,7 @@ class StepCounts:
 class CountTable:
     """The stored counts."""
 
-    steps: list[StepCounts] = field(default_factory=list)
+    steps: list[StepCounts]
 
     def find(self, *, code: str, shape: str, dap: int) -> StepCounts:
         """Return the counts of a step.

@@ -48,7 +48,7 @@ SHIPPED = (
 
 def add_counts(path: Path, step: StepCounts) -> None:
     """Write a step to a file of counts, in place of the counts of the same step if it has them."""
-    table = read_table(path) if path.exists() else CountTable()
+    table = read_table(path) if path.exists() else CountTable(steps=[])
     kept = [each for each in table.steps if each.name != step.name]
     _write(path, sorted([*kept, step], key=lambda each: each.name))
     read_table.cache_clear()

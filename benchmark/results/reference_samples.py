@@ -18,11 +18,11 @@ from benchmark.results.logged_run import BENCHMARK
 
 @lru_cache(maxsize=1)
 def reference_samples() -> Mapping[int, tuple[int, ...]]:
-    """Return the samples of each run of the MLCommons reference by batch size, ascending."""
+    """Return the samples of each run of the MLCommons reference by batch size, both ascending."""
     spec = importlib.util.find_spec("mlperf_logging")
     assert spec is not None and spec.origin is not None, "mlperf-logging is a dependency"
     folder = Path(spec.origin).parent / "rcp_checker" / f"{USAGE}_{RULESET}"
     records = json.loads((folder / f"rcps_{BENCHMARK}.json").read_text(encoding="utf-8")).values()
     # mlperf-logging calls the unit epochs; for this benchmark, they are samples.
-    samples = {record["BS"]: tuple(record["Epochs to converge"]) for record in records}
+    samples = {record["BS"]: tuple(sorted(record["Epochs to converge"])) for record in records}
     return dict(sorted(samples.items()))
