@@ -41,6 +41,7 @@ SHIPPED = (
     CountRequest(preset="mlperf_reference", code=REFERENCE, dap_sizes=(1, 2, 4, 8)),
     CountRequest(preset="mlperf_reference", code=NVIDIA, dap_sizes=(1, 2, 4, 8)),
     CountRequest(preset="finetuning", code=PROJECT, dap_sizes=(1, 2, 4, 8)),
+    CountRequest(preset="finetuning", code=REFERENCE, dap_sizes=(1,)),
     CountRequest(preset="finetuning", code=NVIDIA, dap_sizes=(1, 4)),
 )
 """Every step of step_counts.json; `plan counts --stored` counts them all."""

@@ -81,7 +81,7 @@ def test_validate_writes_all_numbers(counts_file, tmp_path, capsys):
     assert [row["title"] for row in value["steps"]] == TITLES
     assert f"mean absolute error {value['mean_error']:.1%}" in shown
     assert "fitted factors: 2" in shown
-    assert len(value["others"]) == 14 and not value["notes"]
+    assert len(value["others"]) == 15 and not value["notes"]
     assert set(value["curves"]) == {NVIDIA, REFERENCE}
     assert picture.read_bytes().startswith(b"\x89PNG")
     for curve in value["curves"].values():
@@ -93,7 +93,7 @@ def test_validate_writes_all_numbers(counts_file, tmp_path, capsys):
 def test_a_missing_dap_size_leaves_out_what_needs_it(small_table):
     steps = [step for step in small_table.steps if (step.code, step.dap) != (NVIDIA, 2)]
     validation = validate(published_results(), dataclasses.replace(small_table, steps=steps))
-    assert len(validation.others) == 12
+    assert len(validation.others) == 13
     assert "DAP 2 for crop 256" in validation.notes[0]
 
 
