@@ -36,12 +36,23 @@ class CodeBase:
     (`ParallelConfig.dap_min_chunk_bytes`), and little else can run meanwhile.
     """
     loads_in_order: bool
+    evaluates_in_order: bool
+    """Whether chains are assigned to ranks in the order of the data set, not by their length."""
+    evaluates_in_float32: bool
+    """Whether an evaluation has float32 activations although training has bfloat16 ones."""
     is_fitted: bool
     """Whether a factor for its compute is fitted to published results."""
 
     def graphs(self, dap: int) -> Graphs:
         """Return how much of a step CUDA graphs replay."""
         return self.graphs_by_dap[max(size for size in self.graphs_by_dap if size <= dap)]
+
+    def has_gradients_at_once(self, dap: int) -> bool:
+        """Return whether all gradients become known together, at the end of the backward pass.
+
+        So it is if that pass is one graph, and the reduction of gradients is not a part of it.
+        """
+        return self.gradient_launches > 0 and self.graphs(dap) == "all"
 
 
 _NUM_TENSORS = 5_044
@@ -57,6 +68,8 @@ CODE_BASES: Mapping[str, CodeBase] = {
         gradient_launches=0,
         overlaps_up_to_dap=4,
         loads_in_order=False,
+        evaluates_in_order=False,
+        evaluates_in_float32=False,
         is_fitted=False,
     ),
     REFERENCE: CodeBase(
@@ -68,6 +81,8 @@ CODE_BASES: Mapping[str, CodeBase] = {
         gradient_launches=_NUM_TENSORS,
         overlaps_up_to_dap=0,
         loads_in_order=True,
+        evaluates_in_order=True,
+        evaluates_in_float32=False,
         is_fitted=True,
     ),
     NVIDIA: CodeBase(
@@ -79,6 +94,8 @@ CODE_BASES: Mapping[str, CodeBase] = {
         gradient_launches=2 * _NUM_TENSORS,
         overlaps_up_to_dap=0,
         loads_in_order=False,
+        evaluates_in_order=False,
+        evaluates_in_float32=True,
         is_fitted=True,
     ),
 }
@@ -86,9 +103,11 @@ CODE_BASES: Mapping[str, CodeBase] = {
 
 - mlcommons_reference: DistributedDataParallel with its default buckets. Optimizer: ScaleFold
   counts 150,853 launches in a step (recalled); a traced mean step has 47,000. The rest is one
-  operation at a time for each of 5,044 tensors in clipping, Adam and the average.
+  operation at a time for each of 5,044 tensors in clipping, Adam and the average. Its source gives
+  rank r of n the chains r, r + n and so on to evaluate.
 - nvidia_v3.0: its submission captures the structure module alone without DAP, structure module
   and Evoformer stack at DAP 2, and a whole iteration from DAP 4 on. The model that is reduced is
   in bf16. Adam and the average are one kernel for many tensors. With DAP, a hook multiplies the
-  gradient of each tensor, and DistributedDataParallel copies each into a bucket.
+  gradient of each tensor, and DistributedDataParallel copies each into a bucket. It evaluates the
+  float32 average, without bf16, and assigns the longest chains first.
 """

@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmark.plan.step_counts import StepCounts
-from benchmark.plan.step_model import Factors, Layout, work_seconds
-from benchmark.plan.systems import System
-from benchmark.results.reference_points import reference_points
+from benchmark.results.reference_samples import reference_samples
 
 SAMPLES_TO_090 = {128: 10.24e6, 256: 13.44e6}
 """Batch -> samples to lDDT-Ca 0.9 from random weights.
 
 128: BioNeMo's OpenFold reached 0.9003 after 80,000 steps. 256: ScaleFold's two phases, 5,000 steps
 of 128 and 50,000 of 256 (recalled). Each is one training, so there is no spread.
-"""
-CHAINS = 180
-LONGEST_CHAIN = 700
-_MEAN_LENGTH, _LENGTH_SPREAD = 230, 0.6
-"""Median and logarithmic spread of the lengths of the chains that are evaluated; assumed."""
-_LENGTH_EXPONENT = 2.2
-"""The time of a chain grows with its length to this power: pairs by 2, attention among them by 3.
-
-An assumption.
 """
 
 
@@ -53,17 +40,15 @@ def samples_to_080(batch: int) -> Samples:
     The sorted runs at 128 and 256 are interpolated, and extrapolated above 256. Below 128 the point
     of 128 applies, as the RCP checker has it.
     """
-    low, high = reference_points()[0], reference_points()[-1]
-    share = max(0.0, (batch - low.batch) / (high.batch - low.batch))
-    runs = [
-        small + share * (large - small)
-        for small, large in zip(sorted(low.samples), sorted(high.samples))
-    ]
+    points = reference_samples()
+    low, high = min(points), max(points)
+    share = max(0.0, (batch - low) / (high - low))
+    runs = [small + share * (large - small) for small, large in zip(points[low], points[high])]
     return Samples(
         target=0.8,
         batch=batch,
         runs=tuple(sorted(runs)),
-        is_extrapolated=not low.batch <= batch <= high.batch,
+        is_extrapolated=not low <= batch <= high,
     )
 
 
@@ -123,43 +108,3 @@ def run_time(
     else:
         waits = number * evaluation.seconds
     return RunTime(steps=number * between, evaluation=waits, start=start)
-
-
-def evaluation_seconds(
-    counts: StepCounts, system: System, layout: Layout, factors: Factors, *, crop: int
-) -> float:
-    """Return the time to evaluate CHAINS chains, each on one rank, with four passes.
-
-    counts: of DAP 1, for samples of the crop size. The longest chains are assigned first, each to
-    the rank with the least work.
-    """
-    ranks = layout.evaluation_ranks or layout.num_gpus
-    one_pass = factors.of(layout.code) * sum(
-        group.iteration * (work_seconds(group, system.chip) + system.chip.sustained.launch_seconds)
-        for group in counts.launches
-    )
-    times = sorted(
-        (4 * one_pass * (length / crop) ** _LENGTH_EXPONENT for length in chain_lengths()),
-        reverse=True,
-    )
-    return _makespan(times, ranks)
-
-
-def chain_lengths() -> list[float]:
-    """Return CHAINS lengths with a log-normal distribution, cut at LONGEST_CHAIN."""
-    normal = statistics.NormalDist()
-    return [
-        min(
-            LONGEST_CHAIN,
-            _MEAN_LENGTH * math.exp(_LENGTH_SPREAD * normal.inv_cdf((i + 0.5) / CHAINS)),
-        )
-        for i in range(CHAINS)
-    ]
-
-
-def _makespan(times: Sequence[float], ranks: int) -> float:
-    loads = [0.0] * min(ranks, len(times))
-    for seconds in times:
-        index = loads.index(min(loads))
-        loads[index] += seconds
-    return max(loads)

@@ -17,23 +17,20 @@ from benchmark.machine import CHECKOUT
 from benchmark.perf.tools.can_run import import_with_triton
 from benchmark.perf.tools.launch_trace import Launch, Trace, trace_step
 from benchmark.perf.tools.meta_step import MetaStep
-from benchmark.perf.tools.options import add_preset
-from benchmark.perf.tools.perf_record import to_json
 from benchmark.plan.step_counts import (
     NVIDIA,
     PROJECT,
     REFERENCE,
     STORED,
     Collective,
-    CountTable,
+    CountSource,
     LaunchGroup,
     Memory,
     StepCounts,
-    read_table,
     shape_name,
 )
-from benchmark.presets import build_preset
-from benchmark.replace_file import replace_text
+from benchmark.plan.stored_counts import SHIPPED, CountRequest, add_counts
+from benchmark.plan.train_command import phases_named
 from openfold_opt.kernels.interface import KernelConfig
 from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.model.plan import ALL_BLOCKS
@@ -87,56 +84,52 @@ CODE_BASES: Mapping[str, CodeBase] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    add_preset(parser, default="mlperf_reference")
     add = parser.add_argument
+    add(
+        "--preset",
+        default="mlperf_reference",
+        metavar="P",
+        help="name, or path of a file; every phase is counted (default: mlperf_reference)",
+    )
     add("--code", default=PROJECT, choices=list(CODE_BASES), help=f"(default: {PROJECT})")
     add("--dap", type=int, nargs="+", default=[1, 2, 4, 8], metavar="P", help="DAP sizes")
     add("--out", type=Path, default=STORED, metavar="FILE", help="file to add the counts to")
+    add(
+        "--stored",
+        action="store_true",
+        help="count all steps that ship, whatever --preset, --code and --dap are",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trace each DAP size and add it to the file. Replaces counts that the file has."""
+    """Trace each step and add it to the file. Replaces counts that the file has."""
     check_output_option("--out", args.out)
     if min(args.dap) < 1:
         raise BenchmarkError(f"--dap {args.dap}: expected at least 1")
     import_with_triton("openfold_opt.kernels.triton.launching")
-    config = build_preset(args.preset)
-    for dap in args.dap:
-        step = count_step(config, args.code, dap)
-        table = read_table(args.out) if args.out.exists() else CountTable(commit="", date="")
-        kept = [
-            each
-            for each in table.steps
-            if (each.code, each.shape, each.dap) != (step.code, step.shape, step.dap)
-        ]
-        table = CountTable(
+    asked = CountRequest(preset=args.preset, code=args.code, dap_sizes=args.dap)
+    for request in SHIPPED if args.stored else (asked,):
+        source = CountSource(
+            command=request.command(),
             commit=describe_commit(CHECKOUT),
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-            steps=[*kept, step],
         )
-        _write(args.out, table)
-        read_table.cache_clear()
-        print(f"{args.out}: {step.code}, DAP {dap}, {step.shape}: {len(step.launches)} groups")
+        for config in _configs_by_shape(request.preset):
+            for dap in request.dap_sizes:
+                step = count_step(config, request.code, dap, source)
+                add_counts(args.out, step)
+                groups = len(step.launches)
+                print(f"{args.out}: {step.code}, DAP {dap}, {step.shape}: {groups} groups")
     return 0
 
 
-def _write(path: Path, table: CountTable) -> None:
-    """Write a line for each group, so that the file stays small and differences readable."""
-    value = to_json(table)
-    lines = []
-    for step in value.pop("steps"):
-        lists = {name: step.pop(name) for name in ("launches", "collectives")}
-        head = json.dumps(step)[:-1]
-        body = [
-            f'"{name}": [\n' + ",\n".join(json.dumps(item) for item in items) + "\n]"
-            for name, items in lists.items()
-        ]
-        lines.append(", ".join([head, *body]) + "}")
-    text = json.dumps(value)[:-1] + ', "steps": [\n' + ",\n".join(lines) + "\n]}\n"
-    replace_text(path, text)
+def _configs_by_shape(preset: str) -> list[RunConfig]:
+    """Return a configuration for each shape that the phases of a preset have."""
+    phases = phases_named(preset, None)
+    return list({shape_name(phase.config): phase.config for phase in phases}.values())
 
 
-def count_step(config: RunConfig, code: str, dap: int) -> StepCounts:
+def count_step(config: RunConfig, code: str, dap: int, source: CountSource) -> StepCounts:
     """Trace a step with one and two Evoformer blocks, with and without a recycling iteration."""
     base = CODE_BASES[code]
     config = dataclasses.replace(
@@ -160,6 +153,7 @@ def count_step(config: RunConfig, code: str, dap: int) -> StepCounts:
     parameters = [traced[blocks, 0][1] for blocks in (1, 2)]
     launches = _groups(traces, num_blocks)
     return StepCounts(
+        source=source,
         code=code,
         shape=shape_name(config),
         dap=dap,

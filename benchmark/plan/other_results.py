@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from benchmark.command_line import BenchmarkError
 from benchmark.plan.fitting import BENCHMARK_SHAPE, fit_factors
 from benchmark.plan.published import Published
+from benchmark.plan.scaling_curve import speedup
 from benchmark.plan.step_counts import NVIDIA, REFERENCE, CountTable
-from benchmark.plan.step_model import Factors, Layout, predict_step
+from benchmark.plan.step_model import Factors, Layout, StepTime, predict_step
 from benchmark.plan.systems import load_system
 
 _SCALEFOLD = "ScaleFold (recalled)"
 _FIGURE_1 = "NVIDIA's blog, figure 1"
+_FASTFOLD = "FastFold, abstract; kernels of NVIDIA's code"
+_FASTFOLD_GPU = "a100_40_sxm"
+FINE_TUNING_SHAPE = "crop 384, 508 clusters, 5120 extra, 4 templates, 48 blocks, c_m 256, c_z 128"
+"""Samples of the preset `finetuning`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,21 +55,34 @@ class _Model:
     def __init__(self, table: CountTable, factors: Factors) -> None:
         self._table, self._factors = table, factors
 
-    def step(self, system: str, layout: Layout) -> float:
-        """Return the seconds of a step."""
-        counts = self._table.find(code=layout.code, shape=BENCHMARK_SHAPE, dap=layout.dap)
-        return predict_step(counts, load_system(system), layout, self._factors).total
+    def step(self, system: str, layout: Layout, shape: str = BENCHMARK_SHAPE) -> StepTime:
+        """Return the parts of a step."""
+        counts = self._table.find(code=layout.code, shape=shape, dap=layout.dap)
+        return predict_step(counts, load_system(system), layout, self._factors)
+
+    def seconds(self, system: str, layout: Layout) -> float:
+        """Return the seconds of a step with samples of the benchmark."""
+        return self.step(system, layout).total
 
     def speedup(self, layout: Layout) -> float:
         """Return samples per second against the MLCommons reference on eight H100."""
-        eight = Layout(code=REFERENCE, num_gpus=8)
-        before = eight.batch / self.step("h100_sxm", eight)
-        return layout.batch / self.step("h100_sxm", layout) / before
+        return speedup(layout, self._table, self._factors)
 
-    def data_parallel_efficiency(self, layout: Layout) -> float:
-        """Return the speed of a rank on all GPUs over that on one DAP group."""
-        alone = replace(layout, num_gpus=layout.dap)
-        return self.step("a100_40_sxm", alone) / self.step("a100_40_sxm", layout)
+    def fine_tuning_efficiency(self, layout: Layout, alone: Layout) -> float:
+        """Return the samples per second of a GPU against those in a smaller layout."""
+        rates = [
+            each.batch / each.num_gpus / self.step(_FASTFOLD_GPU, each, FINE_TUNING_SHAPE).total
+            for each in (layout, alone)
+        ]
+        return rates[0] / rates[1]
+
+    def fine_tuning_operations(self) -> float:
+        """Return the operations of one pass with gradient of a sample, without recomputation."""
+        counts = self._table.find(code=NVIDIA, shape=FINE_TUNING_SHAPE, dap=4)
+        return counts.dap * counts.total_flops[0]
+
+
+_REFERENCE_128 = Layout(code=REFERENCE, num_gpus=128)
 
 
 def _nvidia(gpus: int, dap: int) -> Layout:
@@ -77,7 +95,7 @@ _CASES: tuple[tuple[str, float, str, Callable[[_Model], float]], ...] = (
             f"step on {128 * dap} H100, DAP {dap}, s",
             seconds,
             _SCALEFOLD,
-            lambda model, dap=dap: model.step("h100_sxm", _nvidia(128 * dap, dap)),
+            lambda model, dap=dap: model.seconds("h100_sxm", _nvidia(128 * dap, dap)),
         )
         for dap, seconds in ((1, 1.80), (2, 1.12), (4, 0.75), (8, 0.65))
     ),
@@ -85,19 +103,19 @@ _CASES: tuple[tuple[str, float, str, Callable[[_Model], float]], ...] = (
         "step on 256 A100, DAP 2, s",
         1.88,
         _SCALEFOLD,
-        lambda model: model.step("a100_80_sxm", _nvidia(256, 2)),
+        lambda model: model.seconds("a100_80_sxm", _nvidia(256, 2)),
     ),
     (
         "reference on 128 A100, s",
         6.76,
         _SCALEFOLD,
-        lambda model: model.step("a100_80_sxm", Layout(code=REFERENCE, num_gpus=128)),
+        lambda model: model.seconds("a100_80_sxm", _REFERENCE_128),
     ),
     (
         "reference on 128 H100, s",
         4.07,
         _SCALEFOLD,
-        lambda model: model.step("h100_sxm", Layout(code=REFERENCE, num_gpus=128)),
+        lambda model: model.seconds("h100_sxm", _REFERENCE_128),
     ),
     (
         "OpenFold with DAP 4 on 512 H100, against 8",
@@ -111,11 +129,41 @@ _CASES: tuple[tuple[str, float, str, Callable[[_Model], float]], ...] = (
         _FIGURE_1,
         lambda model: model.speedup(_nvidia(2048, 8)),
     ),
+    *(
+        (
+            f"BioNeMo's OpenFold on 128 A100, {stage}, s",
+            seconds,
+            "BioNeMo's documentation, float32; kernels of the reference",
+            lambda model, shape=shape: model.step("a100_80_sxm", _REFERENCE_128, shape).total,
+        )
+        for stage, seconds, shape in (
+            ("initial training", 7.28, BENCHMARK_SHAPE),
+            ("fine-tuning", 24.91, FINE_TUNING_SHAPE),
+        )
+    ),
     (
-        "FastFold's parallel efficiency, 512 A100, DAP 4",
+        "FastFold, fine-tuning on 512 A100, DAP 4, s",
+        4.15,
+        "FastFold (recalled); kernels of NVIDIA's code",
+        lambda model: model.step(_FASTFOLD_GPU, _nvidia(512, 4), FINE_TUNING_SHAPE).total,
+    ),
+    (
+        "FastFold, fine-tuning: TFLOP of a sample",
+        6.02e3 * 4.15 / 128,
+        "FastFold: 6.02 PFLOP/s (abstract), 4.15 s a step of 128 (recalled)",
+        lambda model: model.fine_tuning_operations() / 1e12,
+    ),
+    (
+        "FastFold, 512 A100 with DAP 4: efficiency against 1 GPU",
         0.901,
-        "FastFold, abstract; samples of 256, kernels of NVIDIA's code",
-        lambda model: model.data_parallel_efficiency(_nvidia(512, 4)),
+        f"{_FASTFOLD}; without DAP, all blocks recomputed",
+        lambda model: model.fine_tuning_efficiency(_nvidia(512, 4), _nvidia(1, 1)),
+    ),
+    (
+        "FastFold, 512 A100 with DAP 4: efficiency against 4 GPUs",
+        0.901,
+        f"{_FASTFOLD}; against one group",
+        lambda model: model.fine_tuning_efficiency(_nvidia(512, 4), _nvidia(4, 4)),
     ),
 )
 """Title, measured value, source, prediction."""

@@ -25,13 +25,13 @@ class Setup:
     """Name of a system that ships."""
     code: str
     num_gpus: int
-    dap: int
-    evaluation_ranks: int
+    dap: int = 1
+    evaluation_ranks: int = 0
     """Ranks that only evaluate; 0: the training ranks stop and evaluate."""
-    local_batch: int
-    accumulation: int
+    local_batch: int = 1
+    accumulation: int = 1
     """Micro-steps of an optimizer step."""
-    evaluation_steps: int
+    evaluation_steps: int = 40
     """Optimizer steps between evaluations."""
 
     @property
@@ -49,9 +49,6 @@ SETUPS = {
         num_gpus=2080,
         dap=8,
         evaluation_ranks=32,
-        local_batch=1,
-        accumulation=1,
-        evaluation_steps=40,
     ),
     "HPE+LBNL__perlmutter_224x4__strong": Setup(
         title="HPE+LBNL, 896 A100",
@@ -60,29 +57,18 @@ SETUPS = {
         num_gpus=896,
         dap=4,
         evaluation_ranks=24,
-        local_batch=1,
-        accumulation=1,
-        evaluation_steps=40,
     ),
     "NVIDIA__eos_n256_ngc23.09_pytorch__weak": Setup(
         title="NVIDIA, 128 H100",
         system="h100_sxm",
         code=NVIDIA,
         num_gpus=128,
-        dap=1,
-        evaluation_ranks=0,
-        local_batch=1,
-        accumulation=1,
-        evaluation_steps=40,
     ),
     "TACC__lonestar6-pytorch__strong": Setup(
         title="TACC, 96 A100",
         system="lonestar6",
         code=REFERENCE,
         num_gpus=96,
-        dap=1,
-        evaluation_ranks=0,
-        local_batch=1,
         # The log counts micro-steps of 96 samples. The optimizer steps every second one.
         accumulation=2,
         evaluation_steps=20,
@@ -92,11 +78,7 @@ SETUPS = {
         system="a100_80_pcie",
         code=REFERENCE,
         num_gpus=36,
-        dap=1,
-        evaluation_ranks=0,
         local_batch=4,
-        accumulation=1,
-        evaluation_steps=40,
     ),
 }
 """Folder of the logs -> how the runs were set up."""

@@ -7,19 +7,18 @@ from dataclasses import dataclass, replace
 
 from benchmark.command_line import BenchmarkError
 from benchmark.plan.convergence import (
-    CHAINS,
     Evaluation,
-    evaluation_seconds,
+    Samples,
     run_time,
-    samples_to_080,
-    samples_to_090,
 )
+from benchmark.plan.evaluation_time import CHAINS, evaluation_seconds
 from benchmark.plan.memory import plan_memory
 from benchmark.plan.step_counts import CountTable, StepCounts, shape_name
 from benchmark.plan.step_model import Factors, Layout, predict_step
 from benchmark.plan.systems import System
-from benchmark.plan.train_plan import START_SECONDS
+from benchmark.plan.train_plan import START_SECONDS, samples_of
 from openfold_opt.train.config import RunConfig
+from openfold_opt.train.phases import Phase
 
 EVALUATION_NODES = (0, 1, 2, 3, 4, 6, 8)
 """Numbers of nodes for evaluation that are tried."""
@@ -42,13 +41,30 @@ class Split:
 class SearchSpace:
     """What is searched."""
 
-    config: RunConfig
-    """Of one phase."""
+    phase: Phase
     system: System
     code: str
     batches: Sequence[int]
-    target: float
-    """lDDT-Ca: 0.8 from the benchmark's checkpoint, or 0.9."""
+
+    @property
+    def config(self) -> RunConfig:
+        """Configuration of the phase."""
+        return self.phase.config
+
+    def samples(self, batch: int) -> Samples:
+        """Return the samples to the end of the phase.
+
+        Raises:
+            BenchmarkError: They are not known.
+        """
+        samples = samples_of(self.phase, batch)
+        if samples is None:
+            raise BenchmarkError(
+                "the samples to the target of this preset are not known, so splits cannot be "
+                "compared; known are 0.8 from the checkpoint of the benchmark, 0.9 from random "
+                "weights, and phases with a number of steps"
+            )
+        return samples
 
 
 def search_splits(
@@ -139,7 +155,7 @@ def _with_evaluation(
 ) -> Iterator[Split]:
     """Yield a split for each number of evaluation nodes that fits."""
     space = evaluations.space
-    samples = samples_to_080(layout.batch) if space.target == 0.8 else samples_to_090(layout.batch)
+    samples = space.samples(layout.batch)
     for nodes in EVALUATION_NODES:
         ranks = nodes * space.system.gpus_per_node
         if layout.num_gpus + ranks > num_gpus:

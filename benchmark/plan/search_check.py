@@ -11,6 +11,7 @@ from benchmark.plan.search import SearchSpace, Split, search_splits
 from benchmark.plan.step_counts import NVIDIA, CountTable
 from benchmark.plan.systems import load_system
 from benchmark.presets import build_preset
+from openfold_opt.train.phases import phases_of
 
 _LARGEST = "NVIDIA__eos_n260_ngc23.09_pytorch__strong"
 BATCHES = range(128, 257, 8)
@@ -41,11 +42,10 @@ def check_search(results: Sequence[Published], table: CountTable) -> SearchCheck
     others = [each for each in results if each.folder != _LARGEST and each.setup.code == NVIDIA]
     setup = SETUPS[_LARGEST]
     space = SearchSpace(
-        config=build_preset("mlperf_256x8_dap8"),
+        phase=phases_of(build_preset("mlperf_256x8_dap8"))[0],
         system=load_system(setup.system),
         code=NVIDIA,
         batches=BATCHES,
-        target=0.8,
     )
     splits = search_splits(space, setup.num_gpus, table, fit_factors(others, table))
     wanted = (setup.num_gpus, setup.dap, setup.evaluation_ranks, setup.accumulation)

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--gpus", required=True, type=int, metavar="N", help="GPUs that may be used")
     add("--within", type=float, metavar="MIN", help="find the fewest GPUs for these minutes")
-    add("--phase", metavar="NAME", help="phase of the preset (default: the last)")
+    add("--phase", metavar="NAME", help="phase, by its name or number (default: the last)")
     add(
         "--batches",
         type=int,
@@ -59,14 +59,15 @@ def run(args: argparse.Namespace) -> int:
     config = phase.config
     table = read_table(args.counts)
     space = SearchSpace(
-        config=config,
+        phase=phase,
         system=load_system(args.system),
         code=args.code or code_of(config),
         batches=args.batches or [config.global_batch_size],
-        target=0.8 if config.init_checkpoint_sha256 is not None else 0.9,
     )
     splits = search_splits(space, args.gpus, table, project_factors(table))
-    print(f"{args.preset}, {phase.name}, to {space.target} on at most {args.gpus} GPUs:")
+    target = space.samples(splits[0].batch).target
+    end = "all steps" if target is None else f"to {target:g}"
+    print(f"{args.preset}, {phase.name}, {end} on at most {args.gpus} GPUs:")
     print(_rows(splits[:_SHOWN]))
     print("\nfastest for each number of GPUs:")
     frontier = fastest_by_size(splits)
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         _draw(splits, args.png)
     if args.json is not None:
         value = {
-            "target": space.target,
+            "target": target,
             "splits": [asdict(split) for split in splits],
             "fastest_by_size": [asdict(split) for split in frontier],
             "fewest": None if chosen is None else asdict(chosen),

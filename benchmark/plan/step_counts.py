@@ -1,19 +1,22 @@
 """Counts of a training step: launches, bytes, operations and collectives, stored by command.
 
-Tracing a step takes about a minute, so a plan reads stored counts (step_counts.json, which
-`plan counts` writes). Similar launches are added up in groups.
+Tracing a step takes about half a minute, so a plan reads stored counts (step_counts.json, which
+`plan counts --stored` writes). Similar launches are added up in groups.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools.perf_record import from_json
-from openfold_opt.train.config import RunConfig
+
+if TYPE_CHECKING:
+    from openfold_opt.train.config import RunConfig
 
 STORED = Path(__file__).with_name("step_counts.json")
 PROJECT = "project"
@@ -73,8 +76,21 @@ class Memory:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CountSource:
+    """Where counts come from."""
+
+    command: str
+    """What writes them again."""
+    commit: str
+    """Commit of the code that was traced."""
+    date: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepCounts:
     """A step of one code base with samples of one shape on one DAP size; one sample a rank."""
+
+    source: CountSource
 
     code: str
     """PROJECT, REFERENCE or NVIDIA: which implementation was traced."""
@@ -91,6 +107,11 @@ class StepCounts:
     memory: Memory | None = None
 
     @property
+    def name(self) -> tuple[str, str, int]:
+        """Code base, shape and DAP size, which no other counts of a table have."""
+        return (self.code, self.shape, self.dap)
+
+    @property
     def total_flops(self) -> tuple[float, float]:
         """Operations of the pass with gradient and of a recycling iteration, on a rank."""
         return (
@@ -103,10 +124,7 @@ class StepCounts:
 class CountTable:
     """The stored counts."""
 
-    commit: str
-    """Commit of the code that was traced."""
-    date: str
-    steps: list[StepCounts] = field(default_factory=list)
+    steps: list[StepCounts]
 
     def find(self, *, code: str, shape: str, dap: int) -> StepCounts:
         """Return the counts of a step.
@@ -115,7 +133,7 @@ class CountTable:
             BenchmarkError: They are not in the table.
         """
         for step in self.steps:
-            if (step.code, step.shape, step.dap) == (code, shape, dap):
+            if step.name == (code, shape, dap):
                 return step
         sizes = sorted(step.dap for step in self.steps if (step.code, step.shape) == (code, shape))
         if sizes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from benchmark.plan.train_plan import (
 from benchmark.plan.train_report import describe_plan, describe_sum, plan_json
 from benchmark.presets import build_preset, preset_label
 from benchmark.replace_file import replace_text
-from openfold_opt.train.phases import Phase, phases_of
+from openfold_opt.train.errors import SetupError
+from openfold_opt.train.phases import Phase, find_phase, phases_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_plan_options(parser)
     add = parser.add_argument
     add("--gpus", type=int, metavar="N", help="GPUs of the job (default: one micro-batch a step)")
-    add("--phase", metavar="NAME", help="one phase of the preset (default: all)")
+    add("--phase", metavar="NAME", help="one phase, by its name or number (default: all)")
     add(
         "--loader-wait",
         type=float,
@@ -67,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     if len(plans) > 1:
         print("\n" + describe_sum(plans))
     value: dict[str, Any] = {
-        "counts": {"commit": table.commit, "date": table.date},
+        "counts": [asdict(source) for source in dict.fromkeys(each.source for each in table.steps)],
         "plans": [plan_json(plan) for plan in plans],
     }
     if args.png is not None:
@@ -89,20 +91,18 @@ def project_factors(table: CountTable) -> Factors:
 
 
 def phases_named(preset: str, phase: str | None) -> list[Phase]:
-    """Return the phases of a preset, or one of them.
+    """Return the phases of a preset, or the one with a name or a number from 1.
 
     Raises:
-        BenchmarkError: The preset has no phase of this name.
+        BenchmarkError: The preset cannot be built, or it has no such phase.
     """
     try:
-        phases = phases_of(build_preset(preset))
+        config = build_preset(preset)
+        return phases_of(config) if phase is None else [find_phase(config, phase)]
+    except SetupError as error:
+        raise BenchmarkError(f"--phase {phase}: {error}") from error
     except ValueError as error:
         raise BenchmarkError(f"preset {preset}: {error}") from error
-    chosen = [each for each in phases if phase in (None, each.name)]
-    if not chosen:
-        names = ", ".join(each.name for each in phases)
-        raise BenchmarkError(f"--phase {phase}: {preset} has the phases {names}")
-    return chosen
 
 
 def plan_phase(

@@ -11,13 +11,13 @@ from benchmark.plan.convergence import (
     Evaluation,
     RunTime,
     Samples,
-    evaluation_seconds,
     run_time,
     samples_to_080,
     samples_to_090,
 )
+from benchmark.plan.evaluation_time import evaluation_seconds
 from benchmark.plan.memory import MemoryNeed, plan_memory
-from benchmark.plan.step_counts import PROJECT, REFERENCE, CountTable, shape_name
+from benchmark.plan.step_counts import PROJECT, REFERENCE, CountTable, StepCounts, shape_name
 from benchmark.plan.step_model import Factors, Layout, StepTime, predict_step
 from benchmark.plan.systems import System
 from openfold_opt.train.config import RunConfig
@@ -284,12 +284,27 @@ def _efficiency(
     reference: tuple[Factors, StepTime],
 ) -> float:
     factors, step = reference
-    alone = Layout(code=layout.code, num_gpus=1, local_batch=layout.local_batch)
     counts = table.find(code=layout.code, shape=shape_name(config), dap=1)
+    alone = Layout(
+        code=layout.code,
+        num_gpus=1,
+        local_batch=layout.local_batch,
+        recomputed_blocks=_fewest_recomputed(counts, config, system),
+    )
     iterations = config.data.max_recycling_iterations / 2
     single = predict_step(counts, system, alone, factors, mean_iterations=iterations)
     training = layout.num_gpus - layout.evaluation_ranks
     return (layout.batch / step.total / training) / (alone.batch / single.total)
+
+
+def _fewest_recomputed(counts: StepCounts, config: RunConfig, system: System) -> int:
+    """Return the blocks that a GPU recomputes; all of them if not even that fits."""
+    if counts.memory is None:
+        return 0
+    try:
+        return plan_memory(counts, config, system).recomputed_blocks
+    except BenchmarkError:
+        return counts.num_blocks
 
 
 def _warnings(config: RunConfig, system: System, layout: Layout) -> Sequence[str]:

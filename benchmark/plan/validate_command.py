@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 
-from benchmark.command_line import check_json_option
+from benchmark.command_line import check_json_option, check_output_option
 from benchmark.perf.tools.timing_stats import table
 from benchmark.plan.published import published_results, read_published
+from benchmark.plan.scaling_curve import PUBLISHED, CurvePoint, draw_curves
 from benchmark.plan.search_check import SearchCheck
 from benchmark.plan.step_counts import STORED, read_table
 from benchmark.plan.validation import Validation, validate
@@ -27,14 +30,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--counts", type=Path, default=STORED, metavar="FILE", help="counts of `plan counts`")
     add("--json", type=Path, metavar="FILE", help="write all numbers to FILE")
+    add("--png", type=Path, metavar="FILE", help="draw the speedup over GPUs")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the comparison."""
     check_json_option(args.json)
+    check_output_option("--png", args.png)
     results = published_results() if args.logs is None else tuple(read_published(args.logs))
     validation = validate(results, read_table(args.counts))
     print(describe(validation))
+    if args.png is not None:
+        draw_curves(validation.curves, args.png)
     if args.json is not None:
         replace_text(args.json, json.dumps(asdict(validation), indent=1) + "\n")
     return 0
@@ -43,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
 def describe(validation: Validation) -> str:
     """Format the tables."""
     within = sum(row.is_within for row in validation.runs)
+    evaluation = [abs(row.evaluation_error) for row in validation.runs]
     return "\n".join(
         [
             "Each system is predicted without its own logs.",
@@ -57,9 +65,12 @@ def describe(validation: Validation) -> str:
             "",
             _runs(validation),
             "",
-            f"{within} of {len(validation.runs)} within the spread of the runs",
+            f"{within} of {len(validation.runs)} within the spread of the runs; an evaluation: "
+            f"mean absolute error {fmean(evaluation):.0%}, worst {max(evaluation):.0%}",
             "",
             _others(validation),
+            "",
+            _curves(validation.curves),
             "",
             *_search(validation.search),
             *(f"- {note}" for note in validation.notes),
@@ -95,11 +106,12 @@ def _runs(validation: Validation) -> str:
             f"{row.error:+.1%}",
             "yes" if row.is_within else "no",
             f"{row.evaluation_measured:.0f} | {row.evaluation_predicted:.0f}",
+            f"{row.evaluation_error:+.0%}",
         ]
         for row in validation.runs
     ]
     header = ["minutes to 0.8", "measured", "mean", "predicted", "error", "within"]
-    return table(rows, header=[*header, "evaluation, s"])
+    return table(rows, header=[*header, "evaluation, s: measured | predicted", "error"])
 
 
 def _others(validation: Validation) -> str:
@@ -108,6 +120,31 @@ def _others(validation: Validation) -> str:
         for row in validation.others
     ]
     return table(rows, header=["other results", "measured", "predicted", "error", "source"])
+
+
+def _curves(curves: Mapping[str, Sequence[CurvePoint]]) -> str:
+    """Format the speedups, and where each curve is highest."""
+    points = {code: {each.num_gpus: each for each in curve} for code, curve in curves.items()}
+    rows = [
+        [
+            f"{num_gpus:,}",
+            *(
+                f"{found.speedup:.1f} (DAP {found.dap}, batch {found.batch})"
+                if (found := each.get(num_gpus))
+                else ""
+                for each in points.values()
+            ),
+        ]
+        for num_gpus in sorted({size for each in points.values() for size in each})
+    ]
+    highest = [
+        f"highest of {code}: published about {PUBLISHED[code][1]:g} on {PUBLISHED[code][0]:,}, "
+        f"predicted {best.speedup:.1f} on {best.num_gpus:,}"
+        for code, curve in curves.items()
+        for best in [max(curve, key=lambda each: each.speedup)]
+    ]
+    header = ["H100, against the reference on 8", *points]
+    return "\n".join([table(rows, header=header), *highest])
 
 
 def _search(check: SearchCheck | None) -> list[str]:

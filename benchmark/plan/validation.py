@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from benchmark.command_line import BenchmarkError
-from benchmark.plan.convergence import Evaluation, evaluation_seconds, run_time, samples_to_080
+from benchmark.plan.convergence import Evaluation, run_time, samples_to_080
+from benchmark.plan.evaluation_time import evaluation_seconds
 from benchmark.plan.fitting import (
     SINGLE_ROWS,
     baseline_seconds,
@@ -21,6 +22,7 @@ from benchmark.plan.fitting import (
 )
 from benchmark.plan.other_results import OtherRow, other_rows
 from benchmark.plan.published import Published
+from benchmark.plan.scaling_curve import CurvePoint, scaling_curve
 from benchmark.plan.search_check import SearchCheck, check_search
 from benchmark.plan.step_counts import CountTable
 from benchmark.plan.step_model import Factors
@@ -71,6 +73,11 @@ class RunRow:
         return self.predicted / self.mean - 1
 
     @property
+    def evaluation_error(self) -> float:
+        """Relative error of the time of an evaluation."""
+        return self.evaluation_predicted / self.evaluation_measured - 1
+
+    @property
     def is_within(self) -> bool:
         """Whether the prediction is within the spread of the runs."""
         return self.least <= self.predicted <= self.most
@@ -83,6 +90,8 @@ class Validation:
     steps: list[StepRow]
     runs: list[RunRow]
     others: list[OtherRow]
+    curves: dict[str, list[CurvePoint]]
+    """Code base -> its speedup over GPUs."""
     search: SearchCheck | None
     """None without the counts of all DAP sizes."""
     num_factors: int
@@ -106,14 +115,16 @@ def validate(results: Sequence[Published], table: CountTable) -> Validation:
         search = check_search(results, table)
     except BenchmarkError as error:
         notes.append(f"search over 2,080 GPUs: {error}")
+    factors = fit_factors(results, table)
     errors = [abs(row.error) for row in steps]
     baseline = [abs(row.baseline_error) for row in steps]
     return Validation(
         steps=steps,
         runs=runs,
         others=others,
+        curves={code: scaling_curve(code, table, factors) for code in factors.by_code},
         search=search,
-        num_factors=len(fit_factors(results, table).by_code),
+        num_factors=len(factors.by_code),
         mean_error=statistics.fmean(errors),
         worst_error=max(errors),
         baseline_mean=statistics.fmean(baseline),

@@ -1,12 +1,20 @@
 """Counts of a step with round numbers, in which DAP divides everything."""
 
 from benchmark.plan.fitting import BENCHMARK_SHAPE
-from benchmark.plan.step_counts import PROJECT, Collective, LaunchGroup, Memory, StepCounts
+from benchmark.plan.step_counts import (
+    PROJECT,
+    Collective,
+    CountSource,
+    LaunchGroup,
+    Memory,
+    StepCounts,
+)
 
 
 def small_step(code: str, dap: int, **changes) -> StepCounts:
     """Return a step of 10,000 launches of 100 MB and one of matrix products, on one rank."""
     step = {
+        "source": CountSource(command="plan counts", commit="abc", date="2026-11-30"),
         "code": code,
         "shape": BENCHMARK_SHAPE,
         "dap": dap,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import json
 import shlex
 import sys
@@ -88,6 +89,12 @@ def to_json(value: Any) -> Any:
     return value
 
 
+@functools.cache
+def _type_hints(kind: Any) -> dict[str, Any]:
+    """Return the types of the fields. A table has thousands of values of the same class."""
+    return typing.get_type_hints(kind)
+
+
 def from_json(kind: Any, value: Any) -> Any:
     """Build a value of type `kind` from what json.loads returned for its to_json.
 
@@ -100,7 +107,7 @@ def from_json(kind: Any, value: Any) -> Any:
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
+        hints = _type_hints(kind)
         fields = {_key(field): field for field in dataclasses.fields(kind)}
         required = {
             key

@@ -12,12 +12,15 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from benchmark.command_line import BenchmarkError
-from benchmark.perf.tools.launch_trace import Launch
 from benchmark.perf.tools.perf_record import from_json
 from openfold_opt.kernels.chips import Chip, SustainedRates
+
+if TYPE_CHECKING:
+    # Tracing loads torch and Triton, which plans do without.
+    from benchmark.perf.tools.launch_trace import Launch
 
 LaunchClass = Literal[
     "wgmma",
@@ -106,7 +109,7 @@ class Work:
         return Work(**{name: names[name] + times * vars(other)[name] for name in names})
 
 
-Key = Callable[[Launch], tuple]
+Key = Callable[["Launch"], tuple]
 Sums = dict[tuple, Work]
 """Key of the launches -> their sums."""
 

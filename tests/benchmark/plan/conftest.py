@@ -5,20 +5,22 @@ import json
 import pytest
 
 from benchmark.perf.tools.perf_record import to_json
+from benchmark.plan.other_results import FINE_TUNING_SHAPE
 from benchmark.plan.step_counts import NVIDIA, PROJECT, REFERENCE, CountTable
 from tests.support.step_counts import small_step
 
 
 @pytest.fixture
 def small_table() -> CountTable:
-    """Return counts of all code bases at DAP 1, 2, 4 and 8."""
-    return CountTable(
-        commit="abc",
-        date="2026-11-30",
-        steps=[
-            small_step(code, dap) for code in (PROJECT, REFERENCE, NVIDIA) for dap in (1, 2, 4, 8)
-        ],
-    )
+    """Return counts of all code bases at DAP 1, 2, 4 and 8, and those of fine-tuning."""
+    benchmark = [
+        small_step(code, dap) for code in (PROJECT, REFERENCE, NVIDIA) for dap in (1, 2, 4, 8)
+    ]
+    fine_tuning = [
+        small_step(code, dap, shape=FINE_TUNING_SHAPE)
+        for code, dap in ((REFERENCE, 1), (NVIDIA, 1), (NVIDIA, 4))
+    ]
+    return CountTable(steps=[*benchmark, *fine_tuning])
 
 
 @pytest.fixture

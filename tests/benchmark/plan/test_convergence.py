@@ -4,7 +4,6 @@ import pytest
 
 from benchmark.plan.convergence import (
     Evaluation,
-    chain_lengths,
     run_time,
     samples_to_080,
     samples_to_090,
@@ -59,8 +58,3 @@ def test_only_a_slow_concurrent_evaluation_makes_training_wait():
         for seconds in (50, 90)
     ]
     assert times == [9 * 1 + 50, 9 * (1 + 10) + 90]
-
-
-def test_lengths_of_chains_are_those_of_the_benchmark():
-    lengths = chain_lengths()
-    assert len(lengths) == 180 and max(lengths) == 700

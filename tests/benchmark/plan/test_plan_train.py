@@ -8,10 +8,11 @@ import pytest
 from benchmark.__main__ import main
 from benchmark.perf.tools.perf_record import to_json
 from benchmark.plan.loader_wait import simulated_wait
-from benchmark.plan.step_counts import PROJECT, REFERENCE, read_table
+from benchmark.plan.step_counts import PROJECT, REFERENCE, STORED, read_table
 from benchmark.plan.step_model import Layout
 from benchmark.plan.systems import load_system, system_json
 from benchmark.presets import build_preset
+from openfold_opt.train.phases import phases_of
 
 PNG = b"\x89PNG"
 
@@ -35,6 +36,7 @@ def test_every_number_of_the_picture_is_in_the_json(counts_file, tmp_path, capsy
     (plan,) = value["plans"]
     assert picture.read_bytes().startswith(PNG)
     assert value["bars"][0]["seconds"] == plan["step"]["parts"]
+    assert value["counts"] == [{"command": "plan counts", "commit": "abc", "date": "2026-11-30"}]
     assert sum(plan["step"]["parts"].values()) == pytest.approx(plan["step_seconds"])
     assert plan["least_step_seconds"] < plan["step_seconds"] <= plan["most_step_seconds"]
     layout = plan["layout"]
@@ -64,8 +66,9 @@ def test_each_phase_is_planned_with_its_own_gpus(counts_file, tmp_path, capsys):
     assert first["target"]["samples"] == 5_000 * 128
     assert second["target"]["samples"] == 13.44e6 - 5_000 * 128
     assert "all phases:" in capsys.readouterr().out
-    assert run_plan("train", counts_file, *options, "--phase", "second") == 0
-    assert [plan["phase"] for plan in json.loads(json_file.read_text())["plans"]] == ["second"]
+    for name in ("second", "2"):
+        assert run_plan("train", counts_file, *options, "--phase", name) == 0
+        assert [plan["phase"] for plan in json.loads(json_file.read_text())["plans"]] == ["second"]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,7 @@ def test_each_phase_is_planned_with_its_own_gpus(counts_file, tmp_path, capsys):
         ("mlperf_16x8_dap1", "lonestar6", ["--gpus", "512"], "lonestar6 has 252; choose fewer"),
         ("mlperf_16x8_dap1", "h100_sxm", ["--gpus", "0"], "--gpus 0: expected at least 1"),
         ("mlperf_16x8_dap1", "h100_sxm", ["--loader-wait", "-1"], "expected at least 0"),
-        ("initial_training", "h100_sxm", ["--phase", "third"], "has the phases first, second"),
+        ("initial_training", "h100_sxm", ["--phase", "third"], "its phases are first, second"),
         ("demo", "h100_sxm", [], "for samples of the shape crop"),
         ("mlperf_fast", "none", [], "unknown system 'none'"),
     ],
@@ -169,3 +172,38 @@ def test_damaged_counts_are_named(tmp_path, capsys):
     path.write_text("{}")
     assert run_plan("train", path, "--preset", "mlperf_fast", "--system", "h200_sxm") == 2
     assert f"counts {path}: expected the fields" in capsys.readouterr().err
+
+
+def test_search_of_a_phase_with_a_number_of_steps_takes_its_samples(counts_file, tmp_path, capsys):
+    json_file = tmp_path / "search.json"
+    options = ["--preset", "initial_training", "--system", "h100_sxm", "--gpus", 128]
+    options += ["--phase", "1", "--json", json_file]
+    assert run_plan("search", counts_file, *options) == 0
+    best = json.loads(json_file.read_text())["splits"][0]
+    assert best["seconds"] > 5_000 * best["step_seconds"]
+    assert best["seconds"] < 6_000 * best["step_seconds"]
+    assert "first, to 0.8 on at most 128 GPUs" in capsys.readouterr().out
+
+
+def test_efficiency_compares_with_a_gpu_that_recomputes_as_much(counts_file, tmp_path):
+    json_file = tmp_path / "plan.json"
+    system = own_system(tmp_path, memory_bytes=40 * 10**9)
+    options = ["--preset", "mlperf_16x8_dap1", "--json", json_file, "--system", system]
+    assert run_plan("train", counts_file, *options) == 0
+    plan = json.loads(json_file.read_text())["plans"][0]
+    assert plan["memory"]["recomputed_blocks"] > 0
+    assert 0.9 < plan["parallel_efficiency"] < 1
+
+
+@pytest.mark.parametrize("preset", ["finetuning", "finetuning_ptm", "initial_training"])
+def test_full_training_is_planned_from_the_stored_counts(preset, tmp_path):
+    """The memory plan of a run recomputes 32 blocks of fine-tuning on 80 GB (docs/runs.md)."""
+    json_file = tmp_path / "plan.json"
+    options = ["--preset", preset, "--system", "h100_sxm", "--json", json_file]
+    assert run_plan("train", STORED, *options) == 0
+    plans = json.loads(json_file.read_text())["plans"]
+    assert [plan["phase"] for plan in plans] == [
+        phase.name for phase in phases_of(build_preset(preset))
+    ]
+    blocks = plans[0]["memory"]["recomputed_blocks"]
+    assert blocks == pytest.approx(32, abs=4) if "finetuning" in preset else blocks == 0

@@ -90,6 +90,18 @@ def test_overlap_hides_collectives_of_small_groups():
         assert (own.parts["collectives"] < waits.parts["collectives"]) == is_hidden
 
 
+def test_gradients_that_are_known_at_once_are_reduced_after_the_backward_pass():
+    """With DAP 2, NVIDIA's code has graphs of parts of a pass; with DAP 4, of the whole."""
+    together, overlapped = (
+        predict_step(small_step(NVIDIA, dap), A100, Layout(code=NVIDIA, num_gpus=512, dap=dap))
+        for dap in (4, 2)
+    )
+    sent = 2 * 2 * 93_000_000
+    rate = min(A100.within_node.bytes_per_second, 8 * A100.between_nodes.bytes_per_second)
+    assert sent / rate < together.parts["all-reduce"] < 3 * sent / rate
+    assert overlapped.parts["all-reduce"] < together.parts["all-reduce"] / 4
+
+
 def test_collectives_between_nodes_are_slower():
     step = small_step(NVIDIA, 8)
     layout = Layout(code=NVIDIA, num_gpus=8, dap=8)

@@ -73,21 +73,27 @@ def test_results_that_the_model_explains_are_found_again(small_table):
 
 
 def test_validate_writes_all_numbers(counts_file, tmp_path, capsys):
-    path = tmp_path / "validation.json"
-    assert main(["plan", "validate", "--counts", str(counts_file), "--json", str(path)]) == 0
+    path, picture = tmp_path / "validation.json", tmp_path / "curves.png"
+    options = ["--counts", str(counts_file), "--json", str(path), "--png", str(picture)]
+    assert main(["plan", "validate", *options]) == 0
     value = json.loads(path.read_text())
     shown = capsys.readouterr().out
     assert [row["title"] for row in value["steps"]] == TITLES
     assert f"mean absolute error {value['mean_error']:.1%}" in shown
     assert "fitted factors: 2" in shown
-    assert len(value["others"]) == 10 and not value["notes"]
+    assert len(value["others"]) == 15 and not value["notes"]
+    assert set(value["curves"]) == {NVIDIA, REFERENCE}
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    for curve in value["curves"].values():
+        best = max(curve, key=lambda point: point["speedup"])
+        assert f"predicted {best['speedup']:.1f} on {best['num_gpus']:,}" in shown
     assert value["search"]["num_splits"] > value["search"]["rank"] >= 1
 
 
 def test_a_missing_dap_size_leaves_out_what_needs_it(small_table):
     steps = [step for step in small_table.steps if (step.code, step.dap) != (NVIDIA, 2)]
     validation = validate(published_results(), dataclasses.replace(small_table, steps=steps))
-    assert len(validation.others) == 8
+    assert len(validation.others) == 13
     assert "DAP 2 for crop 256" in validation.notes[0]
 
 

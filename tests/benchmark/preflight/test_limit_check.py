@@ -20,7 +20,7 @@ def counts_file(tmp_path):
     """Return a file with small counts of steps of this project."""
     steps = [small_step(code, 1) for code in (PROJECT, REFERENCE, NVIDIA)]
     path = tmp_path / "counts.json"
-    table = CountTable(commit="abc", date="2026-11-30", steps=steps)
+    table = CountTable(steps=steps)
     path.write_text(json.dumps(to_json(table)))
     return path
 
