@@ -147,6 +147,8 @@ def load_system(name_or_path: str) -> System:
     path = Path(name_or_path) if is_path else FOLDER / f"{name_or_path}{SUFFIX}"
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(value, dict) and "processor" in value:
+            raise ValueError("a system of CPUs, for which only `plan train` has a model")
         return parse_system(value)
     except (OSError, ValueError, TypeError) as error:
         raise BenchmarkError(f"system {path}: {error}") from error
