@@ -12,7 +12,7 @@ from typing import Any
 from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools.perf_record import from_json
 from benchmark.perf.tools.roofline import EFFICIENCIES
-from benchmark.perf.tools.step_calls import StepCalls
+from benchmark.perf.tools.step_calls import StepCalls, StepSeconds
 from benchmark.plan.cpu_rates import CpuRates, explained_share, fit_rates
 from benchmark.plan.cpu_system import CpuSystem, name_of
 from benchmark.plan.explain import QUIET_SHARE
@@ -114,14 +114,27 @@ def _cpu_rates(figures: dict[str, Any], path: Path) -> tuple[CpuRates, float]:
         )
     try:
         measured: StepCalls = from_json(StepCalls, figures["calls"])
-        small = {
-            name: sorted(seconds)[int(QUIET_SHARE * len(seconds))]
-            for name, seconds in vars(measured.small_seconds).items()
-        }
-        rates = fit_rates(measured.calls, measured.small_calls, small)
+        small = {name: _quiet(seconds) for name, seconds in vars(measured.small_seconds).items()}
+        rates = fit_rates(
+            measured.calls, measured.small_calls, small, _deviation(measured.small_seconds)
+        )
     except (ValueError, TypeError, IndexError, ZeroDivisionError) as error:
         raise BenchmarkError(f"{path}: calls that cannot be used: {error}") from error
     return rates, explained_share(rates, measured.calls)
+
+
+def _quiet(seconds: Sequence[float]) -> float:
+    return sorted(seconds)[int(QUIET_SHARE * len(seconds))]
+
+
+def _deviation(steps: StepSeconds) -> float:
+    """Return the relative deviation of steps from their median and quietest tenth, as if normal.
+
+    A few steps that were disturbed for long do not count.
+    """
+    seconds = [sum(each) for each in zip(steps.forward, steps.backward, strict=True)]
+    quiet, median = _quiet(seconds), statistics.median(seconds)
+    return (median - quiet) / median / -statistics.NormalDist().inv_cdf(QUIET_SHARE)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools.timing_stats import table
 from benchmark.plan.cpu_counts import CpuStepCounts, PassCounts, count_cpu_step
 from benchmark.plan.cpu_system import CpuSystem
-from benchmark.plan.step_model import JITTER, expected_maximum
+from benchmark.plan.step_model import expected_maximum
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.global_batch import check_global_batch
 from openfold_opt.train.phases import Phase
@@ -63,7 +63,7 @@ def plan_cpu_phase(
     core that their preparation uses.
 
     Raises:
-        BenchmarkError: The ranks cannot share the batch, the preset is none for a CPU, or the
+        BenchmarkError: The ranks cannot share the batch, a CPU cannot run the preset, or the
             system lacks a figure that is needed.
     """
     config = _on_ranks(phase.config, num_ranks)
@@ -111,6 +111,9 @@ def step_parts(
         config.accumulation * (one + iterations * (two - one))
         for one, two in zip(*pairs, strict=True)
     )
+    # Ranks meet at each collective. What they take in between is taken as independent.
+    meetings = 1 + sum(each.calls for each in counts.gradient.collectives)
+    slow = expected_maximum(num_ranks) * rates.step_deviation * math.sqrt(meetings)
     reduced = 0.0
     if num_ranks > 1:
         size = _FLOAT_BYTES * counts.num_parameters
@@ -127,7 +130,7 @@ def step_parts(
         "collectives": sent,
         "all-reduce": reduced,
         "optimizer": optimizer,
-        "slow ranks": expected_maximum(num_ranks) * JITTER * (work + overhead),
+        "slow ranks": slow * (work + overhead),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmark.perf.tools.call_trace import VIEW, CallGroup
+from benchmark.plan.step_model import JITTER
 
 NEAR_BYTES = 2**20
 """The first bytes of a call, which the second-level cache may hold, have a rate of their own."""
@@ -44,6 +46,9 @@ class CpuRates:
     operators: dict[str, WorkRate]
     others: WorkRate
     """Of operators that are not listed, except products."""
+    step_deviation: float = JITTER
+    """Standard deviation of a rank's time for a step, as a share of it. The first records do not
+    have it, and used that of a GPU."""
 
     def work(self, group: CallGroup) -> float:
         """Return the seconds of the work of all calls of a group."""
@@ -61,6 +66,7 @@ def fit_rates(
     calls: Sequence[CallGroup],
     small_calls: Sequence[CallGroup],
     small_seconds: Mapping[str, float],
+    step_deviation: float,
 ) -> CpuRates:
     """Fit the rates of each operator to its timed calls, and the rest to the small step.
 
@@ -82,6 +88,7 @@ def fit_rates(
     rates = CpuRates(
         forward_call_seconds=0.0,
         backward_call_seconds=0.0,
+        step_deviation=step_deviation,
         operators=operators,
         others=_fit(others),
     )
@@ -91,11 +98,8 @@ def fit_rates(
         rest[direction] = max(0.0, seconds - sum(map(rates.work, groups))) / sum(
             group.calls for group in groups
         )
-    return CpuRates(
-        forward_call_seconds=rest["forward"],
-        backward_call_seconds=rest["backward"],
-        operators=operators,
-        others=rates.others,
+    return dataclasses.replace(
+        rates, forward_call_seconds=rest["forward"], backward_call_seconds=rest["backward"]
     )
 
 

@@ -13,10 +13,7 @@ from typing import Any
 from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools.perf_record import from_json, to_json
 from benchmark.plan.cpu_rates import CpuRates
-from benchmark.plan.systems import SUFFIX, Link
-
-_KEY = "processor"
-"""A field that only systems of CPUs have."""
+from benchmark.plan.systems import Link
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,16 +48,6 @@ class CpuSystem:
         return self.collectives[kind]
 
 
-def is_cpu_system(name_or_path: str) -> bool:
-    """Return whether a path is that of a system of CPUs."""
-    if not name_or_path.endswith(SUFFIX):
-        return False
-    try:
-        return _KEY in json.loads(Path(name_or_path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
-
-
 def load_cpu_system(path: str) -> CpuSystem:
     """Read a system of CPUs.
 
@@ -86,8 +73,8 @@ def _check_figures(value: Any) -> None:
     """Raise ValueError that names a figure that is missing or negative."""
     _check_fields(CpuSystem, value, where="")
     _check_fields(CpuRates, value["rates"], where="rates.")
-    for name in ("forward_call_seconds", "backward_call_seconds"):
-        _check_number(value["rates"][name], f"rates.{name}")
+    for name in ("forward_call_seconds", "backward_call_seconds", "step_deviation"):
+        _check_number(value["rates"].get(name, 0.0), f"rates.{name}")
     works = {**value["rates"]["operators"], "others": value["rates"]["others"]}
     for operator, work in works.items():
         for name, number in work.items():
@@ -98,14 +85,14 @@ def _check_fields(kind: Any, value: Any, *, where: str) -> None:
     if not isinstance(value, Mapping):
         raise ValueError(f"{where or 'the file '}is {value!r}; expected an object")
     for each in dataclasses.fields(kind):
-        is_required = each.default_factory is dataclasses.MISSING
+        is_required = each.default is each.default_factory is dataclasses.MISSING
         if is_required and value.get(each.name) is None:
             raise ValueError(f"{where}{each.name} is missing")
 
 
 def _check_number(value: Any, name: str) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
-        raise ValueError(f"{name} is {value!r}; expected seconds from 0 to 1")
+        raise ValueError(f"{name} is {value!r}; expected a number from 0 to 1")
 
 
 def name_of(processor: str) -> str:

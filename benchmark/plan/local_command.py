@@ -43,6 +43,9 @@ class LocalFigures:
     """Round -> preset -> phase -> its steps."""
 
 
+METRICS = LocalFigures
+
+
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """A phase, measured and predicted."""
@@ -175,6 +178,13 @@ def describe(comparisons: list[Comparison]) -> str:
             f"quietest tenth of the steps; calibrated on {CALIBRATED_ON}",
         ]
     )
+
+
+def headline(figures: LocalFigures) -> str:
+    """Summarize the errors, for the table of results."""
+    errors = {f"{each.preset} {each.phase}": each.error for each in compare(figures)}
+    shown = ", ".join(f"{name} {error:+.0%}" for name, error in errors.items())
+    return f"seconds of a step predicted from {figures.calibrated_on}, against measured: {shown}"
 
 
 def _milliseconds(seconds: list[float]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import statistics
 import subprocess
@@ -64,18 +63,18 @@ def run_ranks(arguments: Sequence[str], *, what: str) -> None:
     Raises:
         BenchmarkError: A process failed; with the end of its output.
     """
-    ports = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-    sizes = {name: str(NUM_RANKS) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")}
+    common = [f"{name}={NUM_RANKS}" for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")]
+    common += ["MASTER_ADDR=127.0.0.1", f"MASTER_PORT={_free_port()}", "OMP_NUM_THREADS=1"]
     with tempfile.TemporaryDirectory(prefix="plan-local-") as folder:
         outputs = [Path(folder, f"rank_{rank}.txt") for rank in range(NUM_RANKS)]
         processes = []
         for rank, output in enumerate(outputs):
-            environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
+            variables = [*common, f"RANK={rank}", f"LOCAL_RANK={rank}"]
+            command = [sys.executable, "-m", "benchmark", *arguments]
             with output.open("wb") as file:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "benchmark", *arguments],
+                    ["env", *variables, *command],
                     cwd=CHECKOUT,
-                    env={**os.environ, **ports, **sizes, **environment},
                     stdout=file,
                     stderr=subprocess.STDOUT,
                 )

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if (args.calibrate is None) != (args.out is None) or (args.out and len(args.systems) != 1):
         raise BenchmarkError(
             "--calibrate RECORD... needs --out FILE and one system, such as `plan systems h100_sxm "
-            "--calibrate kernels.json --out mine.json`, or none for a CPU"
+            "--calibrate kernels.json --out mine.json`, or no system on a CPU"
         )
     if args.calibrate is not None:
         from benchmark.plan.calibration import calibrate

@@ -9,14 +9,12 @@ from typing import Any
 
 from benchmark.command_line import BenchmarkError, check_json_option, check_output_option
 from benchmark.plan.bars import Bar, draw_bars, step_bars
-from benchmark.plan.cpu_plan import cpu_plan_json, describe_cpu_plan, plan_cpu_phase
-from benchmark.plan.cpu_system import is_cpu_system, load_cpu_system
 from benchmark.plan.fitting import fit_factors
 from benchmark.plan.loader_wait import plan_with_wait
 from benchmark.plan.published import published_results
 from benchmark.plan.step_counts import STORED, CountTable, read_table
 from benchmark.plan.step_model import Factors
-from benchmark.plan.systems import System, load_system
+from benchmark.plan.systems import System, is_cpu_system, load_system
 from benchmark.plan.train_plan import (
     TrainPlan,
     code_of,
@@ -90,6 +88,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _plan_on_cpu(phases: list[Phase], args: argparse.Namespace) -> int:
     """Print the seconds of a step of each phase on a system of CPUs."""
+    # These trace the step with PyTorch. Plans on GPUs read stored counts.
+    from benchmark.plan.cpu_plan import cpu_plan_json, describe_cpu_plan, plan_cpu_phase
+    from benchmark.plan.cpu_system import load_cpu_system
+
     system = load_cpu_system(args.system)
     plans = [
         plan_cpu_phase(

@@ -7,6 +7,7 @@ coordinates, take longer than the bytes. A batched product has one loop for each
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 import time
@@ -61,7 +62,7 @@ def count_calls(run: Callable[[], object]) -> list[CallGroup]:
     """Run once on device meta, and return the groups of its calls."""
     with torch.device("meta"), _Recorder() as recorder:
         run()
-    return _grouped([recorder.calls])
+    return [dataclasses.replace(group, seconds=0.0) for group in _grouped([recorder.calls])]
 
 
 def time_calls(run: Callable[[], object], *, repeats: int) -> list[CallGroup]:
@@ -117,7 +118,7 @@ def num_loops(tensors: Sequence[Tensor]) -> int:
     """Return the inner loops over tensors that are read and written together.
 
     The first tensor determines the order of the dims. Dims over which all tensors advance as one
-    are one loop. Tensors that cannot be broadcast together are ignored, but for the largest.
+    are one loop. Tensors that cannot be expanded to the largest one are ignored.
     """
     if not tensors:
         return 0
