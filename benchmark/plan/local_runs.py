@@ -79,7 +79,12 @@ def run_ranks(arguments: Sequence[str], *, what: str) -> None:
                     stderr=subprocess.STDOUT,
                 )
             processes.append(process)
-        codes = [process.wait() for process in processes]
+        try:
+            codes = [process.wait() for process in processes]
+        finally:
+            # After Ctrl-C, some may still run.
+            for process in processes:
+                process.kill()
         texts = [output.read_text(encoding="utf-8", errors="replace") for output in outputs]
     for code, text in zip(codes, texts, strict=True):
         # A run that uses up its steps below the target ends with 1.
