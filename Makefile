@@ -9,7 +9,7 @@ REAL_DEMO ?= runs/real-demo
 DEMO_FULL ?= runs/demo-full
 SEED_FLAG = $(if $(SEED),--seed $(SEED),)
 
-.PHONY: help setup test test-processors test-gpu architecture lint demo demo-ci controls data-demo data-real real-smoke real-demo gpu-suite memory-plans rank-memory preset-memory distill-circle parity triton-parity stress-starts kernel-resources check rules slurm-demo slurm-chain container-cpu summarize table ci clean demo-full
+.PHONY: help setup test test-processors test-gpu architecture lint demo demo-ci controls data-demo data-real real-smoke real-demo gpu-suite memory-plans rank-memory preset-memory distill-circle parity triton-parity stress-starts kernel-resources plan-local check rules slurm-demo slurm-chain container-cpu summarize table ci clean demo-full
 
 help:            ## list the verbs
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -e 's/:.*##/\t/' | expand -t 16
@@ -107,6 +107,10 @@ triton-parity:   ## optimizer steps after step 4 of the tiny golden model, with 
 
 kernel-resources: ## shared memory, registers and spills of every kernel, no GPU needed: OUT=kernel_resources.json
 	$(PYTHON) -m benchmark perf resources --capability 80 90 --widest --json $(or $(OUT),kernel_resources.json)
+
+# the demos are measured after the predictions are written; other work on the machine disturbs both
+plan-local: data-demo ## calibrate the planner on this CPU, predict steps of the demos, then measure them (minutes): OUT=plan_local.json
+	OMP_NUM_THREADS=1 $(PYTHON) -m benchmark plan local --data-dir data/demo/shards --json $(or $(OUT),plan_local.json)
 
 check:           ## compliance of a log: LOG=runs/.../mlperf.log
 	$(PYTHON) -m benchmark check $(LOG)

@@ -26,6 +26,7 @@ from benchmark.perf.tools.kernel_peers import (
 from benchmark.perf.tools.kernel_times import Call, CaseTimes, time_case
 from benchmark.perf.tools.limits import measure_copy, measure_matmul
 from benchmark.perf.tools.options import add_count, add_threads
+from benchmark.perf.tools.step_calls import StepCalls, time_step_calls
 from benchmark.perf.tools.timing_stats import TimingStats, table
 from benchmark.presets import build_preset, preset_names
 from data_prep.progress import tracked
@@ -35,6 +36,7 @@ from openfold_opt.kernels.operations import OPERATIONS
 from openfold_opt.kernels.reference.attention import attention as reference_attention
 from openfold_opt.kernels.reference.self_attention import SelfAttentionShapes
 from openfold_opt.kernels.select import build_kernel_set
+from openfold_opt.parallel.launch import read_launch_info
 from openfold_opt.train.build_run import resolve_device
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.operation_shapes import PlacedOperation, operations_of_step
@@ -52,6 +54,11 @@ class KernelMetrics(against.Setting):
     matmul_flops_per_second: float
     against: str | None = None
     """Source of the other kernels that were timed."""
+    threads: int | None = None
+    num_processes: int = 1
+    """Processes that measured at the same time."""
+    calls: StepCalls | None = None
+    """Calls of a step on a CPU, with --calls."""
 
 
 METRICS = KernelMetrics
@@ -103,6 +110,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         what="rounds in which our kernels and those of a checkout alternate",
     )
     add_threads(parser)
+    parser.add_argument(
+        "--calls",
+        action="store_true",
+        help="on a CPU, also time every PyTorch call of a step of the preset, for `plan systems "
+        "--calibrate`; several processes of torchrun measure at the same time, as ranks compute",
+    )
 
 
 def measure(args: argparse.Namespace) -> KernelMetrics:
@@ -116,6 +129,8 @@ def measure(args: argparse.Namespace) -> KernelMetrics:
     torch.set_num_threads(args.threads)
     setting = _setting(args, device)
     precision = setting.precision
+    if args.calls and (device.type != "cpu" or precision != "fp32"):
+        raise BenchmarkError(f"--calls needs a CPU and --precision fp32, not {device}, {precision}")
     config = build_preset(setting.preset)
     shapes = config.model.kernel_shapes()
     try:
@@ -128,6 +143,9 @@ def measure(args: argparse.Namespace) -> KernelMetrics:
         cases=[],
         copy_bytes_per_second=measure_copy(device=device),
         matmul_flops_per_second=measure_matmul(precision, device=device.type, threads=args.threads),
+        threads=args.threads,
+        num_processes=read_launch_info().world_size,
+        calls=time_step_calls(config) if args.calls else None,
     )
     args.record.save(metrics)
     cases = _Cases(config, precision, device=device, only=args.only)

@@ -1,4 +1,4 @@
-"""Replace assumed rates of a system by those that `perf kernels` and `perf comm` measured on it."""
+"""Systems with the rates that `perf kernels` and `perf comm` measured, of GPUs and of CPUs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.command_line import BenchmarkError
+from benchmark.perf.tools.perf_record import from_json
 from benchmark.perf.tools.roofline import EFFICIENCIES
+from benchmark.perf.tools.step_calls import StepCalls, StepSeconds
+from benchmark.plan.cpu_rates import CpuRates, explained_share, fit_rates
+from benchmark.plan.cpu_system import CpuSystem, name_of
+from benchmark.plan.explain import QUIET_SHARE
 from benchmark.plan.systems import Link, System
 
 MEMORY_CLASSES = ("memory", "pytorch")
 """Classes of launches that only move data; the others are bound by matrix products."""
+_LEAST_LATENCY_SECONDS = 1e-9
 
 
 def calibrate(system: System, paths: Sequence[Path]) -> System:
@@ -40,6 +46,95 @@ def calibrate(system: System, paths: Sequence[Path]) -> System:
                 "kernels` or `perf comm`"
             )
     return system
+
+
+def calibrate_cpu(paths: Sequence[Path]) -> CpuSystem:
+    """Return the system of CPUs that a record of `perf kernels --calls` was measured on.
+
+    A record of `perf comm` adds latency and rate of each kind of collective.
+
+    Raises:
+        BenchmarkError: There is not exactly one record of `perf kernels --calls` on a CPU, or
+            another record is not of `perf comm`.
+    """
+    records = [(path, _read(path)) for path in paths]
+    kernels = [(path, each) for path, each in records if each["measurement"] == "kernels"]
+    if len(kernels) != 1:
+        raise BenchmarkError(
+            f"found {len(kernels)} records of `perf kernels`; a system of CPUs needs one, and at "
+            "most one of `perf comm`. The rates of a GPU replace those of a named system, such as "
+            "`plan systems h100_sxm --calibrate kernels.json --out mine.json`"
+        )
+    path, record = kernels[0]
+    rates, share = _cpu_rates(record["figures"], path)
+    machine = record.get("machine", {})
+    processor, cores = str(machine.get("processor", "CPU")), machine.get("cpu_count")
+    if not isinstance(cores, int):
+        raise BenchmarkError(
+            f"{path}: machine.cpu_count is {cores!r}; expected the number of cores"
+        )
+    links, sources = (
+        {},
+        {
+            "rates": f"measured: {path.name} of {record.get('date', 'an unknown date')}; they give "
+            f"{share:.0%} of the time of its calls with more than 1 MiB"
+        },
+    )
+    for other, each in records:
+        if each["measurement"] not in ("kernels", "comm"):
+            raise BenchmarkError(
+                f"{other} is a record of `perf {each['measurement']}`; expected `perf comm`"
+            )
+        if each["measurement"] == "comm":
+            links = _links(each["figures"], other)
+            sources["collectives"] = f"measured: {other.name}"
+    return CpuSystem(
+        name=name_of(processor),
+        processor=processor,
+        num_cores=cores,
+        num_processes=record["figures"].get("num_processes", 1),
+        rates=rates,
+        collectives=links,
+        sources=sources,
+    )
+
+
+def _cpu_rates(figures: dict[str, Any], path: Path) -> tuple[CpuRates, float]:
+    """Return the rates, and what share of the time of the large calls they give."""
+    if figures.get("device") != "cpu" or not figures.get("calls"):
+        raise BenchmarkError(
+            f"{path}: expected the calls of a step on a CPU, found none of "
+            f"{figures.get('device')}; measure with `torchrun --nproc-per-node 2 -m benchmark perf "
+            "kernels --preset middle --calls --json kernels.json`"
+        )
+    if figures.get("threads") != 1:
+        raise BenchmarkError(
+            f"{path}: found {figures.get('threads')} threads; ranks on a CPU are planned with one, "
+            "so measure with --threads 1"
+        )
+    try:
+        measured: StepCalls = from_json(StepCalls, figures["calls"])
+        small = {name: _quiet(seconds) for name, seconds in vars(measured.small_seconds).items()}
+        rates = fit_rates(
+            measured.calls, measured.small_calls, small, _deviation(measured.small_seconds)
+        )
+    except (ValueError, TypeError, IndexError, ZeroDivisionError) as error:
+        raise BenchmarkError(f"{path}: calls that cannot be used: {error}") from error
+    return rates, explained_share(rates, measured.calls)
+
+
+def _quiet(seconds: Sequence[float]) -> float:
+    return sorted(seconds)[int(QUIET_SHARE * len(seconds))]
+
+
+def _deviation(steps: StepSeconds) -> float:
+    """Return the relative deviation of steps from their median and quietest tenth, as if normal.
+
+    A few steps that were disturbed for long do not count.
+    """
+    seconds = [sum(each) for each in zip(steps.forward, steps.backward, strict=True)]
+    quiet, median = _quiet(seconds), statistics.median(seconds)
+    return (median - quiet) / median / -statistics.NormalDist().inv_cdf(QUIET_SHARE)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -73,9 +168,30 @@ def _with_rates(system: System, figures: dict[str, Any], path: Path) -> System:
     )
 
 
-def _with_link(system: System, figures: dict[str, Any], path: Path) -> System:
+def _fits(figures: dict[str, Any], path: Path) -> dict[str, dict[str, float]]:
+    fits = figures.get("fits")
+    if not isinstance(fits, dict) or not fits:
+        raise BenchmarkError(f"{path}: no fits of collectives")
+    return fits
+
+
+def _links(figures: dict[str, Any], path: Path) -> dict[str, Link]:
     try:
-        fits = list(figures["fits"].values())
+        return {
+            kind: Link(
+                # The fit of noisy times may have no latency.
+                latency_seconds=max(fit["latency_seconds"], _LEAST_LATENCY_SECONDS),
+                bytes_per_second=fit["bytes_per_second"],
+            )
+            for kind, fit in _fits(figures, path).items()
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise BenchmarkError(f"{path}: no fits of collectives: {error}") from error
+
+
+def _with_link(system: System, figures: dict[str, Any], path: Path) -> System:
+    fits = list(_fits(figures, path).values())
+    try:
         link = Link(
             latency_seconds=statistics.median(fit["latency_seconds"] for fit in fits),
             bytes_per_second=statistics.median(fit["bytes_per_second"] for fit in fits),

@@ -15,6 +15,7 @@ QUESTIONS = {
     "validate": "compare the model with every published result, by leave-one-out fits",
     "explain": "where the time of a measured run or step went",
     "systems": "list the systems that ship and where their figures come from, or calibrate one",
+    "local": "calibrate on this CPU, predict steps of the demos, then measure them",
     "loader": "simulate how long training waits for its samples, for up to thousands of ranks",
     "predict": "seconds and memory of predictions by length and number of GPUs",
     "slurm": "write a Slurm configuration for a preset on a system",

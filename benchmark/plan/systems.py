@@ -16,6 +16,8 @@ from openfold_opt.kernels.chips import CHIPS, Chip, chip_named
 
 FOLDER = Path(__file__).with_name("systems")
 SUFFIX = ".json"
+_CPU_FIELD = "processor"
+"""A field that only systems of CPUs have (cpu_system.py)."""
 PRICE_UNITS = ("GPU-hour", "node-hour")
 
 
@@ -147,9 +149,21 @@ def load_system(name_or_path: str) -> System:
     path = Path(name_or_path) if is_path else FOLDER / f"{name_or_path}{SUFFIX}"
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(value, dict) and _CPU_FIELD in value:
+            raise ValueError("a system of CPUs, for which only `plan train` has a model")
         return parse_system(value)
     except (OSError, ValueError, TypeError) as error:
         raise BenchmarkError(f"system {path}: {error}") from error
+
+
+def is_cpu_system(name_or_path: str) -> bool:
+    """Return whether a path is that of a system of CPUs."""
+    if not name_or_path.endswith(SUFFIX):
+        return False
+    try:
+        return _CPU_FIELD in json.loads(Path(name_or_path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def parse_system(value: Any) -> System:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.command_line import BenchmarkError, check_json_option, check_output_option
-from benchmark.plan.bars import draw_bars, step_bars
+from benchmark.plan.bars import Bar, draw_bars, step_bars
 from benchmark.plan.fitting import fit_factors
 from benchmark.plan.loader_wait import plan_with_wait
 from benchmark.plan.published import published_results
 from benchmark.plan.step_counts import STORED, CountTable, read_table
 from benchmark.plan.step_model import Factors
-from benchmark.plan.systems import System, load_system
+from benchmark.plan.systems import System, is_cpu_system, load_system
 from benchmark.plan.train_plan import (
     TrainPlan,
     code_of,
@@ -25,6 +25,7 @@ from benchmark.plan.train_plan import (
 from benchmark.plan.train_report import describe_plan, describe_sum, plan_json
 from benchmark.presets import build_preset, preset_label
 from benchmark.replace_file import replace_text
+from openfold_opt.train.config import RunConfig
 from openfold_opt.train.errors import SetupError
 from openfold_opt.train.phases import Phase, find_phase, phases_of
 
@@ -33,13 +34,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_plan_options(parser)
     add = parser.add_argument
-    add("--gpus", type=int, metavar="N", help="GPUs of the job (default: one micro-batch a step)")
+    add(
+        "--gpus",
+        type=int,
+        metavar="N",
+        help="GPUs of the job, or ranks on CPUs (default: one micro-batch a step)",
+    )
     add("--phase", metavar="NAME", help="one phase, by its name or number (default: all)")
     add(
         "--loader-wait",
         type=float,
         metavar="S",
-        help="seconds that a micro-step waits for data (default: simulated, as by `plan loader`)",
+        help="seconds that a micro-step waits for data (default: simulated, as by `plan loader`; "
+        "0 on CPUs)",
     )
     add("--png", type=Path, metavar="FILE", help="draw the parts of a step as stacked bars")
 
@@ -59,12 +66,12 @@ def run(args: argparse.Namespace) -> int:
     check_output_option("--png", args.png)
     if args.loader_wait is not None and args.loader_wait < 0:
         raise BenchmarkError(f"--loader-wait {args.loader_wait}: expected at least 0")
+    phases = phases_named(args.preset, args.phase)
+    if is_cpu_system(args.system):
+        return _plan_on_cpu(phases, args)
     system, table = load_system(args.system), read_table(args.counts)
     factors = project_factors(table)
-    plans = [
-        plan_phase(phase, system, table, factors, args)
-        for phase in phases_named(args.preset, args.phase)
-    ]
+    plans = [plan_phase(phase, system, table, factors, args) for phase in phases]
     print("\n\n".join(describe_plan(plan, system) for plan in plans))
     if len(plans) > 1:
         print("\n" + describe_sum(plans))
@@ -79,6 +86,44 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         replace_text(args.json, json.dumps(value, indent=1) + "\n")
     return 0
+
+
+def _plan_on_cpu(phases: list[Phase], args: argparse.Namespace) -> int:
+    """Print the seconds of a step of each phase on a system of CPUs."""
+    # These trace the step with PyTorch. Plans on GPUs read stored counts.
+    from benchmark.plan.cpu_plan import cpu_plan_json, describe_cpu_plan, plan_cpu_phase
+    from benchmark.plan.cpu_system import load_cpu_system
+
+    system = load_cpu_system(args.system)
+    plans = [
+        plan_cpu_phase(
+            phase,
+            system,
+            _num_ranks(phase.config, args),
+            preset=preset_label(args.preset),
+            loader_seconds=args.loader_wait or 0.0,
+        )
+        for phase in phases
+    ]
+    print("\n\n".join(map(describe_cpu_plan, plans)))
+    value: dict[str, Any] = {"plans": [cpu_plan_json(plan) for plan in plans]}
+    if args.png is not None:
+        bars = [
+            Bar(label=f"{plan.phase}: {plan.num_ranks} ranks, DAP {plan.dap}", seconds=plan.parts)
+            for plan in plans
+        ]
+        draw_bars(bars, args.png)
+        value["bars"] = [{"label": bar.label, "seconds": bar.seconds} for bar in bars]
+    if args.json is not None:
+        replace_text(args.json, json.dumps(value, indent=1) + "\n")
+    return 0
+
+
+def _num_ranks(config: RunConfig, args: argparse.Namespace) -> int:
+    num_ranks = default_gpus(config) if args.gpus is None else args.gpus
+    if num_ranks < 1:
+        raise BenchmarkError(f"--gpus {num_ranks}: expected at least 1")
+    return num_ranks
 
 
 def project_factors(table: CountTable) -> Factors:
@@ -114,10 +159,7 @@ def plan_phase(
 ) -> TrainPlan:
     """Plan one phase with the options of the command line."""
     config = phase.config
-    num_gpus = default_gpus(config) if args.gpus is None else args.gpus
-    if num_gpus < 1:
-        raise BenchmarkError(f"--gpus {num_gpus}: expected at least 1")
-    layout = layout_for(config, system, num_gpus, code=code_of(config))
+    layout = layout_for(config, system, _num_ranks(config, args), code=code_of(config))
     return plan_with_wait(
         phase,
         system,

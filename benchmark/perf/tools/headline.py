@@ -12,6 +12,8 @@ from benchmark.perf.command import MEASUREMENTS
 from benchmark.perf.tools.perf_record import from_json
 
 PLACEHOLDER = "see the record"
+_OTHER_MODULES = {"plan_local": "benchmark.plan.local_command"}
+"""Measurements that are no measurement of `perf`, with modules like those of `perf`."""
 
 
 def headline(measurement: str, figures: dict[str, Any]) -> str:
@@ -22,10 +24,11 @@ def headline(measurement: str, figures: dict[str, Any]) -> str:
         figures: Metrics of the record as JSON, complete or not. The record may be older than the
             present format of the metrics.
     """
-    if measurement not in MEASUREMENTS:
+    modules = _OTHER_MODULES | {name: f"benchmark.perf.{name}" for name in MEASUREMENTS}
+    if measurement not in modules:
         return PLACEHOLDER
     try:
-        module = importlib.import_module(f"benchmark.perf.{measurement}")
+        module = importlib.import_module(modules[measurement])
         return module.headline(from_json(module.METRICS, figures))
     except (ValueError, KeyError, TypeError, IndexError, ZeroDivisionError):
         return PLACEHOLDER

@@ -1,0 +1,113 @@
+"""Small records and systems of CPUs with known rates."""
+
+from __future__ import annotations
+
+import json
+
+from benchmark.perf.tools.call_trace import VIEW, CallGroup
+from benchmark.perf.tools.perf_record import to_json
+from benchmark.perf.tools.step_calls import StepCalls, StepSeconds
+from benchmark.plan.cpu_rates import NEAR_BYTES, CpuRates, WorkRate
+from benchmark.plan.cpu_system import CpuSystem
+
+NEAR, FAR, FLOP, LOOP = 2e-11, 1e-10, 1e-11, 5e-9
+"""Seconds of a near and a far byte, of an operation and of an inner loop."""
+CALL, CONSTANT = 4e-6, 2e-6
+"""Seconds of a call of the small step besides its work, and the constant of a timed call."""
+DEVIATION = 0.02
+KINDS = ("all-gather", "all-reduce", "all-to-all", "reduce-scatter")
+
+
+def timed(operator: str, size: float, *, flops: float = 0.0, loops: float = 1.0) -> CallGroup:
+    """Return calls that take exactly what the rates give."""
+    work = min(size, NEAR_BYTES) * NEAR + max(0.0, size - NEAR_BYTES) * FAR
+    work += flops * FLOP + (loops - 1) * LOOP
+    return CallGroup(
+        operator=operator,
+        direction="forward",
+        calls=50,
+        bytes=size,
+        flops=flops,
+        loops=loops,
+        seconds=CONSTANT + work,
+    )
+
+
+def step_calls() -> StepCalls:
+    """Return the calls of a step with known rates."""
+    calls = [
+        timed("mul", size, loops=loops)
+        for size, loops in ((1e3, 1), (1e4, 900), (1e5, 1), (1e6, 4000), (1e7, 1), (3e7, 1))
+    ]
+    calls += [
+        timed("mm", size, flops=flops)
+        for size, flops in ((1e4, 1e5), (1e5, 1e8), (1e6, 1e7), (1e7, 1e9), (3e7, 1e9), (5e6, 1e6))
+    ]
+    small = [
+        CallGroup(
+            operator=VIEW, direction=direction, calls=100, bytes=0, flops=0, loops=0, seconds=1e-6
+        )
+        for direction in ("forward", "backward")
+    ]
+    return StepCalls(
+        calls=calls,
+        small_calls=small,
+        small_seconds=StepSeconds(forward=[100 * CALL] * 3, backward=[200 * CALL] * 3),
+    )
+
+
+def kernels_record(**figures) -> dict:
+    """Return a record of `perf kernels --calls` on a CPU."""
+    return {
+        "measurement": "kernels",
+        "date": "2026-11-30",
+        "machine": {"processor": "Some CPU (R) 3", "cpu_count": 2},
+        "figures": {
+            "device": "cpu",
+            "threads": 1,
+            "num_processes": 2,
+            "calls": to_json(step_calls()),
+            **figures,
+        },
+    }
+
+
+def comm_record() -> dict:
+    """Return a record of `perf comm` with gloo."""
+    fit = {"latency_seconds": 3e-4, "bytes_per_second": 1e9}
+    return {
+        "measurement": "comm",
+        "figures": {"num_ranks": 2, "fits": dict.fromkeys(KINDS, fit)},
+    }
+
+
+def cpu_system(**changes) -> CpuSystem:
+    """Return a system of two cores without collectives."""
+    work = WorkRate(
+        seconds_per_near_byte=NEAR,
+        seconds_per_far_byte=FAR,
+        seconds_per_flop=FLOP,
+        seconds_per_loop=LOOP,
+    )
+    rates = CpuRates(
+        forward_call_seconds=CALL,
+        backward_call_seconds=CALL,
+        step_deviation=DEVIATION,
+        operators={},
+        others=work,
+    )
+    values = {
+        "name": "some_cpu",
+        "processor": "Some CPU",
+        "num_cores": 2,
+        "num_processes": 2,
+        "rates": rates,
+        "sources": {"rates": "a test"},
+    }
+    return CpuSystem(**(values | changes))
+
+
+def write_json(path, value):
+    """Write a value to a file, and return its path."""
+    path.write_text(json.dumps(to_json(value)))
+    return path
