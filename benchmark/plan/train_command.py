@@ -7,7 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmark.command_line import BenchmarkError, check_json_option, check_output_option
+from benchmark.command_line import (
+    BenchmarkError,
+    check_json_option,
+    check_output_option,
+    real_number,
+    whole_number,
+)
 from benchmark.plan.bars import draw_bars, step_bars
 from benchmark.plan.fitting import fit_factors
 from benchmark.plan.loader_wait import plan_with_wait
@@ -24,18 +30,23 @@ from benchmark.plan.train_plan import (
 from benchmark.plan.train_report import describe_plan, describe_sum, plan_json
 from benchmark.presets import build_preset, preset_label
 from benchmark.replace_file import replace_text
-from openfold_opt.train.phases import Phase, phases_of
+from openfold_opt.train.phases import Phase, find_phase, phases_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_plan_options(parser)
     add = parser.add_argument
-    add("--gpus", type=int, metavar="N", help="GPUs of the job (default: one micro-batch a step)")
-    add("--phase", metavar="NAME", help="one phase of the preset (default: all)")
+    add(
+        "--gpus",
+        type=whole_number(1),
+        metavar="N",
+        help="GPUs of the job (default: one micro-batch a step)",
+    )
+    add("--phase", metavar="NAME", help="one phase, by its name or number (default: all)")
     add(
         "--loader-wait",
-        type=float,
+        type=real_number(at_least=0, at_most=1e6),
         metavar="S",
         help="seconds that a micro-step waits for data (default: simulated, as by `plan loader`)",
     )
@@ -55,8 +66,6 @@ def run(args: argparse.Namespace) -> int:
     """Print the plan of each phase, and their sum if there are several."""
     check_json_option(args.json)
     check_output_option("--png", args.png)
-    if args.loader_wait is not None and args.loader_wait < 0:
-        raise BenchmarkError(f"--loader-wait {args.loader_wait}: expected at least 0")
     system, table = load_system(args.system), read_table(args.counts)
     factors = project_factors(table)
     plans = [
@@ -89,20 +98,16 @@ def project_factors(table: CountTable) -> Factors:
 
 
 def phases_named(preset: str, phase: str | None) -> list[Phase]:
-    """Return the phases of a preset, or one of them.
+    """Return the phases of a preset, or the one with this name or number.
 
     Raises:
-        BenchmarkError: The preset has no phase of this name.
+        BenchmarkError: The preset has no such phase.
     """
+    config = build_preset(preset)
     try:
-        phases = phases_of(build_preset(preset))
+        return list(phases_of(config)) if phase is None else [find_phase(config, phase)]
     except ValueError as error:
         raise BenchmarkError(f"preset {preset}: {error}") from error
-    chosen = [each for each in phases if phase in (None, each.name)]
-    if not chosen:
-        names = ", ".join(each.name for each in phases)
-        raise BenchmarkError(f"--phase {phase}: {preset} has the phases {names}")
-    return chosen
 
 
 def plan_phase(
@@ -115,8 +120,6 @@ def plan_phase(
     """Plan one phase with the options of the command line."""
     config = phase.config
     num_gpus = default_gpus(config) if args.gpus is None else args.gpus
-    if num_gpus < 1:
-        raise BenchmarkError(f"--gpus {num_gpus}: expected at least 1")
     layout = layout_for(config, system, num_gpus, code=code_of(config))
     return plan_with_wait(
         phase,

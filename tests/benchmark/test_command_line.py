@@ -111,6 +111,24 @@ def test_another_broken_pipe_is_an_error(monkeypatch, capfd):
         main(["rules", "--preset", "demo"])
 
 
+def test_an_error_of_a_file_is_one_line(monkeypatch, capsys):
+    def fail(args):
+        raise OSError(28, "No space left on device", "/full/rules.json")
+
+    monkeypatch.setattr("benchmark.mlperf.rules.run", fail)
+    assert main(["rules", "--preset", "demo"]) == 2
+    assert capsys.readouterr().err == "benchmark rules: /full/rules.json: No space left on device\n"
+
+
+def test_an_error_without_a_file_is_one_of_the_program(monkeypatch):
+    def fail(args):
+        raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr("benchmark.mlperf.rules.run", fail)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        main(["rules", "--preset", "demo"])
+
+
 @pytest.mark.parametrize(
     "locale",
     [{"LC_ALL": "C", "LANG": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}],

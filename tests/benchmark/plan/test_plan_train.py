@@ -64,8 +64,9 @@ def test_each_phase_is_planned_with_its_own_gpus(counts_file, tmp_path, capsys):
     assert first["target"]["samples"] == 5_000 * 128
     assert second["target"]["samples"] == 13.44e6 - 5_000 * 128
     assert "all phases:" in capsys.readouterr().out
-    assert run_plan("train", counts_file, *options, "--phase", "second") == 0
-    assert [plan["phase"] for plan in json.loads(json_file.read_text())["plans"]] == ["second"]
+    for phase in ("second", "2"):
+        assert run_plan("train", counts_file, *options, "--phase", phase) == 0
+        assert [plan["phase"] for plan in json.loads(json_file.read_text())["plans"]] == ["second"]
 
 
 @pytest.mark.parametrize(
@@ -79,9 +80,7 @@ def test_each_phase_is_planned_with_its_own_gpus(counts_file, tmp_path, capsys):
             "a batch of 128 cannot be split over 96",
         ),
         ("mlperf_16x8_dap1", "lonestar6", ["--gpus", "512"], "lonestar6 has 252; choose fewer"),
-        ("mlperf_16x8_dap1", "h100_sxm", ["--gpus", "0"], "--gpus 0: expected at least 1"),
-        ("mlperf_16x8_dap1", "h100_sxm", ["--loader-wait", "-1"], "expected at least 0"),
-        ("initial_training", "h100_sxm", ["--phase", "third"], "has the phases first, second"),
+        ("initial_training", "h100_sxm", ["--phase", "third"], "its phases are first, second"),
         ("demo", "h100_sxm", [], "for samples of the shape crop"),
         ("mlperf_fast", "none", [], "unknown system 'none'"),
     ],
