@@ -14,7 +14,7 @@ from benchmark.command_line import (
     USAGE_EXIT_CODE,
     BenchmarkError,
     BriefParser,
-    describe_os_error,
+    describe_error,
 )
 from data_prep.streams import (
     discard_output,
@@ -98,7 +98,7 @@ def main(argv: Sequence[str]) -> int:
         # An error that names its file is one of the disk or of an option, not of the program.
         if error.filename is None:
             raise
-        print(f"benchmark {args.command}: {describe_os_error(error)}", file=sys.stderr)
+        print(f"benchmark {args.command}: {describe_error(error)}", file=sys.stderr)
         return USAGE_EXIT_CODE
 
 

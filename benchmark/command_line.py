@@ -107,16 +107,17 @@ def check_output_option(option: str, path: Path | None) -> None:
         if path.is_dir():
             raise BenchmarkError(f"{option} {path} is a folder; name a file")
     except OSError as error:
-        raise BenchmarkError(f"{option} {describe_os_error(error)}; name another file") from error
+        raise BenchmarkError(f"{option} {describe_error(error)}; name another file") from error
     written = path if path.exists() and not path.is_file() else path.parent
     if not os.access(written, os.W_OK):
         raise BenchmarkError(f"{option} {path}: {written} is not writable; name another file")
 
 
-def describe_os_error(error: OSError) -> str:
-    """Return the file and the cause of an error, without its number."""
-    cause = error.strerror or str(error)
-    return cause if error.filename is None else f"{error.filename}: {cause}"
+def describe_error(error: BaseException) -> str:
+    """Return the text of an error; of one of the system, the file and the cause, no number."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
 
 def whole_number(at_least: int, at_most: int = 10**9) -> Callable[[str], int]:
