@@ -57,6 +57,11 @@ while [ $# -gt 0 ]; do
             echo "run_and_time.sh: $1 needs a value; see --help" >&2
             exit 2
         fi
+        # Such as a variable that is not set: the default would be another run.
+        if [ -z "$2" ]; then
+            echo "run_and_time.sh: the value of $1 is empty; leave out $1 for its default" >&2
+            exit 2
+        fi
         case "$1" in
         --preset) preset="$2" ;;
         --data-dir) data_dir="$2" ;;
@@ -84,6 +89,31 @@ case "$ranks" in
     exit 2
     ;;
 esac
+
+# torchrun and srun start this script on every rank; only the first rank reports.
+rank="${RANK:-${SLURM_PROCID:-0}}"
+num_started="${WORLD_SIZE:-${SLURM_NTASKS:-1}}"
+case "$rank,$num_started" in
+*[!0-9,]*)
+    echo "run_and_time.sh: the environment says rank $rank of $num_started; expected numbers in" \
+        "RANK and WORLD_SIZE (torchrun) or SLURM_PROCID and SLURM_NTASKS (srun)" >&2
+    exit 2
+    ;;
+esac
+if [ -z "$output_dir" ] && [ "$num_started" -gt 1 ]; then
+    echo "run_and_time.sh: $num_started ranks need one common directory; name it with" \
+        "--output-dir" >&2
+    exit 2
+fi
+is_launched=0
+if [ -n "${RANK:-}" ] || [ "$num_started" -gt 1 ]; then
+    is_launched=1
+fi
+if [ -n "$ranks" ] && [ "$is_launched" -eq 1 ]; then
+    echo "run_and_time.sh: --ranks $ranks, but a launcher started $num_started ranks; leave out" \
+        "--ranks" >&2
+    exit 2
+fi
 
 case "$preset" in
 *.py)
@@ -135,23 +165,6 @@ if [ -z "$data_dir" ]; then
     fi
     make_embedded_data "$work/data/demo"
     data_dir="$work/data/demo/shards"
-fi
-# torchrun and srun start this script on every rank; only the first rank reports.
-rank="${RANK:-${SLURM_PROCID:-0}}"
-num_started="${WORLD_SIZE:-${SLURM_NTASKS:-1}}"
-if [ -z "$output_dir" ] && [ "$num_started" -gt 1 ]; then
-    echo "run_and_time.sh: $num_started ranks need one common directory; name it with" \
-        "--output-dir" >&2
-    exit 2
-fi
-is_launched=0
-if [ -n "${RANK:-}" ] || [ "$num_started" -gt 1 ]; then
-    is_launched=1
-fi
-if [ -n "$ranks" ] && [ "$is_launched" -eq 1 ]; then
-    echo "run_and_time.sh: --ranks $ranks, but a launcher started $num_started ranks; leave out" \
-        "--ranks" >&2
-    exit 2
 fi
 if [ -z "$output_dir" ]; then
     output_dir="$work/runs/$preset_name-$(date +%Y%m%dT%H%M%S)"

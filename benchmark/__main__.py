@@ -10,7 +10,12 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from benchmark.command_line import USAGE_EXIT_CODE, BenchmarkError, BriefParser
+from benchmark.command_line import (
+    USAGE_EXIT_CODE,
+    BenchmarkError,
+    BriefParser,
+    describe_error,
+)
 from data_prep.streams import (
     discard_output,
     escape_unencodable_characters,
@@ -88,6 +93,12 @@ def main(argv: Sequence[str]) -> int:
         return discard_output()
     except BenchmarkError as error:
         print(f"benchmark {args.command}: {error}", file=sys.stderr)
+        return USAGE_EXIT_CODE
+    except OSError as error:
+        # An error that names its file is one of the disk or of an option, not of the program.
+        if error.filename is None:
+            raise
+        print(f"benchmark {args.command}: {describe_error(error)}", file=sys.stderr)
         return USAGE_EXIT_CODE
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -94,8 +96,62 @@ def check_json_option(path: Path | None) -> None:
 
 
 def check_output_option(option: str, path: Path | None) -> None:
-    """Raise BenchmarkError if the folder of an output file does not exist."""
-    if path is not None and not path.parent.is_dir():
-        raise BenchmarkError(
-            f"{option} {path}: the folder {path.parent} does not exist; create it first"
-        )
+    """Raise BenchmarkError if an output file cannot be written, before the work for it begins."""
+    if path is None:
+        return
+    try:
+        if not path.parent.is_dir():
+            raise BenchmarkError(
+                f"{option} {path}: the folder {path.parent} does not exist; create it first"
+            )
+        if path.is_dir():
+            raise BenchmarkError(f"{option} {path} is a folder; name a file")
+    except OSError as error:
+        raise BenchmarkError(f"{option} {describe_error(error)}; name another file") from error
+    written = path if path.exists() and not path.is_file() else path.parent
+    if not os.access(written, os.W_OK):
+        raise BenchmarkError(f"{option} {path}: {written} is not writable; name another file")
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the text of an error; of one of the system, the file and the cause, no number."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+
+
+def whole_number(at_least: int, at_most: int = 10**9) -> Callable[[str], int]:
+    """Return a type of an option: a whole number within bounds."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = at_least - 1
+        if not at_least <= value <= at_most:
+            raise argparse.ArgumentTypeError(
+                f"found {text!r}, expected a whole number from {at_least:,} to {at_most:,}"
+            )
+        return value
+
+    return parse
+
+
+def real_number(
+    *, at_least: float | None = None, more_than: float | None = None, at_most: float = 1e9
+) -> Callable[[str], float]:
+    """Return a type of an option: a finite number within bounds. One lower bound is given."""
+    low = more_than if at_least is None else at_least
+    bounds = f"{'more than' if at_least is None else 'at least'} {low:g} and at most {at_most:g}"
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        is_within = (value > low if at_least is None else value >= low) and value <= at_most
+        if not is_within:
+            raise argparse.ArgumentTypeError(f"found {text!r}, expected a number {bounds}")
+        return value
+
+    return parse

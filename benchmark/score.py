@@ -12,7 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.command_line import BenchmarkError, check_json_option, check_output_option
+from benchmark.command_line import (
+    BenchmarkError,
+    check_json_option,
+    check_output_option,
+    describe_error,
+)
 from benchmark.replace_file import replace_text
 from openfold_opt.predict.comparison.compare_files import (
     ComparedChain,
@@ -88,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         predictions = list_predictions(args.prediction)
         truths = TrueStructures([args.true], on_warning=_warn)
     except (ValueError, OSError) as error:
-        raise BenchmarkError(str(error)) from error
+        raise BenchmarkError(describe_error(error)) from error
     compared: list[ComparedChain] = []
     failed: list[FailedComparison] = []
     for result in compare_files(predictions, truths, on_warning=_warn):

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmark.command_line import BenchmarkError
+from benchmark.command_line import BenchmarkError, check_output_option
 from benchmark.perf.subprocesses.conversion_probe import ConversionSettings, ConversionTimes
 from benchmark.perf.tools.mlcommons_reference import Reference, ReferenceConversion
 from benchmark.perf.tools.options import add_count, add_reference, checked_reference
@@ -130,6 +130,7 @@ def measure(args: argparse.Namespace) -> DataMetrics:
     """Return the metrics. All intermediate files are in a temporary folder."""
     if args.repeats < 1:
         raise BenchmarkError(f"--repeats is {args.repeats}, expected at least 1")
+    check_output_option("--picture", args.picture)
     reference = checked_reference(args)
     with tempfile.TemporaryDirectory(prefix="perf-data-") as folder, _one_thread():
         shards, processed = Path(folder, "shards"), Path(folder, "processed")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmark.command_line import BenchmarkError
+from benchmark.command_line import BenchmarkError, describe_error
 from benchmark.perf.step import what_runs
 from benchmark.perf.subprocesses.losses_probe import RunSettings, configuration
 from benchmark.perf.tools.can_run import device_for
@@ -139,7 +139,7 @@ def measure(args: argparse.Namespace) -> LossMetrics:
         sides = _sides(args, config, graphs=graphs)
         device_for(config, kernels=args.kernels, precision=args.precision)
     except (ValueError, OSError) as error:
-        raise BenchmarkError(str(error)) from error
+        raise BenchmarkError(describe_error(error)) from error
     metrics = LossMetrics(
         preset=args.preset,
         steps=args.steps,

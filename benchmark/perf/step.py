@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from benchmark.command_line import BenchmarkError
+from benchmark.command_line import BenchmarkError, check_output_option
 from benchmark.perf.subprocesses.step_probe import ProfiledSteps, StepSettings, TimedSteps
 from benchmark.perf.tools.can_run import device_for
 from benchmark.perf.tools.limits import measure_matmul
@@ -195,11 +195,8 @@ def _check(args: argparse.Namespace) -> None:
         raise BenchmarkError(
             "--rounds 0 measures only a profile; add --modules, --picture or --trace"
         )
-    for path in (args.trace, args.picture):
-        if path is not None and not path.parent.is_dir():
-            raise BenchmarkError(
-                f"{path}: the folder {path.parent} does not exist; create it first"
-            )
+    check_output_option("--trace", args.trace)
+    check_output_option("--picture", args.picture)
 
 
 def _has_profile(args: argparse.Namespace) -> bool:

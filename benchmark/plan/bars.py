@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmark.plan.step_model import PARTS
 from benchmark.plan.train_plan import TrainPlan
+from benchmark.replace_file import save_picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,4 +51,4 @@ def draw_bars(bars: Sequence[Bar], path: Path) -> None:
     axes.set_ylabel("seconds of an optimizer step")
     axes.set_ylim(0, 1.1 * max(bottoms))
     add_legend(axes)
-    figure.savefig(path, format="png", dpi=120)
+    save_picture(figure, path)

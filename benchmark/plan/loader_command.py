@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmark.command_line import BenchmarkError, check_json_option
+from benchmark.command_line import check_json_option, real_number, whole_number
 from benchmark.perf.tools.timing_stats import table
 from benchmark.plan.loader_plan import busy_share, plan_loader
 from benchmark.plan.loader_simulation import LoaderSetting, LoaderWaits
 from benchmark.plan.preparation_times import PreparationTimes, preparation_times
 from benchmark.replace_file import replace_text
+
+MAX_SECONDS = 1e6
+"""Longest step that is simulated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,23 +79,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
     _add_times(parser)
-    add("--step-seconds", type=float, required=True, metavar="S", help="step without any wait")
-    _add_counts(parser, "--groups", (1, 128, 256), "groups of ranks that share a sample")
-    _add_counts(parser, "--windows", (0, 256), "reorder windows; 0 delivers in order")
-    add("--workers", type=int, default=2, metavar="N", help="workers of a group (default: 2)")
-    add(
-        "--prefetch",
-        type=int,
-        default=2,
-        metavar="N",
-        help="batches that each worker prepares ahead (default: 2)",
-    )
-    add("--accumulation", type=int, default=1, metavar="N", help="micro-batches (default: 1)")
-    add("--local-batch", type=int, default=1, metavar="N", help="samples of one (default: 1)")
-    add("--staging-seconds", type=float, default=0.0, metavar="S", help="copy to the device")
-    add("--depth", type=int, default=2, metavar="N", help="batches copied ahead (default: 2)")
-    add("--steps", type=int, default=1000, metavar="N", help="simulated steps (default: 1000)")
-    add("--seed", type=int, default=0, metavar="N", help="seed of the times (default: 0)")
+    duration = real_number(more_than=0, at_most=MAX_SECONDS)
+    add("--step-seconds", type=duration, required=True, metavar="S", help="step without any wait")
+    groups, windows = whole_number(1, 100_000), whole_number(0, 1_000_000)
+    _add_counts(parser, "--groups", groups, (1, 128, 256), "groups of ranks that share a sample")
+    _add_counts(parser, "--windows", windows, (0, 256), "reorder windows; 0 delivers in order")
+    for name, bounds, default, what in (
+        ("--workers", (1, 1_000), 2, "workers of a group"),
+        ("--prefetch", (1, 1_000), 2, "batches that each worker prepares ahead"),
+        ("--accumulation", (1, 10_000), 1, "micro-batches"),
+        ("--local-batch", (1, 10_000), 1, "samples of one"),
+        ("--depth", (0, 1_000), 2, "batches copied ahead"),
+        ("--steps", (1, 1_000_000), 1000, "simulated steps"),
+        ("--seed", (0, 2**63 - 1), 0, "seed of the times"),
+    ):
+        text = f"{what} (default: {default})"
+        add(name, type=whole_number(*bounds), default=default, metavar="N", help=text)
+    staging = real_number(at_least=0, at_most=MAX_SECONDS)
+    add("--staging-seconds", type=staging, default=0.0, metavar="S", help="copy to the device")
     add("--json", type=Path, metavar="FILE", help="write all numbers to FILE")
 
 
@@ -117,7 +122,7 @@ def _add_times(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--time-scale",
-        type=float,
+        type=real_number(more_than=0, at_most=1e6),
         default=1.0,
         metavar="X",
         help="factor of the times, for a slower or faster processor (default: 1)",
@@ -125,11 +130,15 @@ def _add_times(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_counts(
-    parser: argparse.ArgumentParser, name: str, default: tuple[int, ...], what: str
+    parser: argparse.ArgumentParser,
+    name: str,
+    parse: Callable[[str], int],
+    default: tuple[int, ...],
+    what: str,
 ) -> None:
     parser.add_argument(
         name,
-        type=int,
+        type=parse,
         nargs="+",
         default=list(default),
         metavar="N",
@@ -140,8 +149,6 @@ def _add_counts(
 def run(args: argparse.Namespace) -> int:
     """Simulate every number of groups with every window, and print a table."""
     check_json_option(args.json)
-    if args.time_scale <= 0:
-        raise BenchmarkError(f"--time-scale is {args.time_scale}; expected more than 0")
     times = preparation_times(args.times, side=args.side, shape=args.shape).scaled(args.time_scale)
     results = []
     for groups in args.groups:
@@ -156,18 +163,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _setting(args: argparse.Namespace, *, groups: int, window: int) -> LoaderSetting:
-    try:
-        return LoaderSetting(
-            step_seconds=args.step_seconds,
-            num_steps=args.steps,
-            num_workers=args.workers,
-            prefetch_per_worker=args.prefetch,
-            window=window,
-            num_groups=groups,
-            accumulation=args.accumulation,
-            local_batch_size=args.local_batch,
-            staging_seconds=args.staging_seconds,
-            prefetch_depth=args.depth,
-        )
-    except ValueError as error:
-        raise BenchmarkError(str(error)) from error
+    return LoaderSetting(
+        step_seconds=args.step_seconds,
+        num_steps=args.steps,
+        num_workers=args.workers,
+        prefetch_per_worker=args.prefetch,
+        window=window,
+        num_groups=groups,
+        accumulation=args.accumulation,
+        local_batch_size=args.local_batch,
+        staging_seconds=args.staging_seconds,
+        prefetch_depth=args.depth,
+    )

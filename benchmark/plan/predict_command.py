@@ -7,7 +7,12 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmark.command_line import BenchmarkError, check_json_option, check_output_option
+from benchmark.command_line import (
+    BenchmarkError,
+    check_json_option,
+    check_output_option,
+    whole_number,
+)
 from benchmark.perf.tools.timing_stats import table
 from benchmark.plan.prediction_fit import TimeFit
 from benchmark.plan.prediction_plan import ChainSettings, PlannedPrediction, plan_lengths
@@ -34,21 +39,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--system", default="h200_sxm", metavar="S", help="name or file (default: %(default)s)")
     add(
         "--lengths",
-        type=int,
+        type=whole_number(1, 100_000),
         nargs="+",
         metavar="N",
         help=f"residues (default: {' '.join(map(str, _LENGTHS))})",
     )
-    add("--gpus", type=int, nargs="+", default=[1], metavar="N", help="GPUs of a chain")
+    gpus = whole_number(1, 100_000)
+    add("--gpus", type=gpus, nargs="+", default=[1], metavar="N", help="GPUs of a chain")
     add("--dtype", choices=("bf16", "fp32"), default="bf16", help="default: %(default)s")
     defaults = ChainSettings()
-    for name, value, what in (
-        ("--msa-rows", defaults.msa_rows, "rows of the MSA, those of templates included"),
-        ("--extra-rows", defaults.extra_rows, "rows of the extra MSA"),
-        ("--templates", defaults.num_templates, "templates"),
-        ("--passes", defaults.num_passes, "recycling iterations and the last pass"),
+    for name, bounds, value, what in (
+        ("--msa-rows", (1, 100_000), defaults.msa_rows, "rows of the MSA, with templates"),
+        ("--extra-rows", (1, 1_000_000), defaults.extra_rows, "rows of the extra MSA"),
+        ("--templates", (0, 1_000), defaults.num_templates, "templates"),
+        ("--passes", (1, 1_000), defaults.num_passes, "recycling iterations and the last pass"),
     ):
-        add(name, type=int, default=value, metavar="N", help=f"{what} (default: {value})")
+        text = f"{what} (default: {value})"
+        add(name, type=whole_number(*bounds), default=value, metavar="N", help=text)
     add(
         "--records",
         type=Path,
@@ -99,8 +106,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _plans(args: argparse.Namespace, records: list[RecordedPredictions]) -> list[PlannedPrediction]:
     lengths = args.lengths or list(_LENGTHS)
-    if min(*lengths, *args.gpus) < 1:
-        raise BenchmarkError("--lengths and --gpus: expected numbers of at least 1")
     if min(args.gpus) > max(lengths):
         raise BenchmarkError(
             f"--gpus {min(args.gpus)}: a chain of {max(lengths)} residues cannot be shared between "
@@ -164,6 +169,14 @@ def _describe(plans: list[PlannedPrediction], args: argparse.Namespace) -> str:
         "",
         "sent: share of the time for collectives; U: the pair representation",
     ]
+    left_out = [
+        f"{length:,} residues on {number}"
+        for length in args.lengths or _LENGTHS
+        for number in args.gpus
+        if number > length
+    ]
+    if left_out:
+        lines.append(f"left out, as there are more GPUs than residues: {', '.join(left_out)}")
     lines += [f"does not fit: {plan.refusal}" for plan in plans if plan.refusal]
     if any(plan.crosses_nodes for plan in plans):
         lines.append(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.plan.prediction_validation import TableCheck
+from benchmark.replace_file import save_picture
 from benchmark.results.canvas import add_legend, color, legend_name, new_axes, use_log_scale
 
 
@@ -33,4 +34,4 @@ def draw_published(checks: Sequence[TableCheck], path: Path) -> None:
     axes.set_ylabel("seconds of a prediction")
     axes.set_title("Published times (points) and predictions without each length (lines)")
     add_legend(axes)
-    figure.savefig(path, dpi=120)
+    save_picture(figure, path)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.command_line import BenchmarkError
+from benchmark.json_file import not_expected, read_json
 from benchmark.plan.prediction_fit import TimeFit, Work, fit_times, leave_one_out
 from benchmark.plan.prediction_work import alphafold2_work
 from benchmark.plan.published_predictions import Term
@@ -84,8 +83,9 @@ class RecordedPredictions:
 
 def read_predictions(path: Path) -> RecordedPredictions:
     """Read a record of `perf predict --json`."""
+    expected = "a record of `perf predict --json`"
+    record = read_json(path, expected=expected)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
         figures, sizes = record["figures"], record["figures"]["sizes"]
         is_cpu = figures["device"] == "cpu"
         chip = find_chip(record["machine"]["accelerator"])
@@ -108,7 +108,5 @@ def read_predictions(path: Path) -> RecordedPredictions:
             num_templates=sizes["templates"],
             seconds=seconds,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BenchmarkError(
-            f"{path} is not a record of `perf predict --json`: {type(error).__name__} {error}"
-        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise not_expected(path, error, expected=expected) from error

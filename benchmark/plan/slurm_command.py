@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmark.command_line import BenchmarkError, check_output_option
+from benchmark.command_line import (
+    BenchmarkError,
+    check_output_option,
+    real_number,
+    whole_number,
+)
 from benchmark.plan.run_seconds import predicted_seconds
 from benchmark.plan.slurm_config import SlurmConfig, check_gpus, plan_slurm, smallest_gpus
 from benchmark.plan.step_counts import STORED
@@ -15,6 +20,8 @@ from benchmark.presets import build_preset, preset_label
 from benchmark.replace_file import replace_text
 from openfold_opt.train.phases import Phase, find_phase
 
+DEFAULT_RUNS = 10
+"""Runs of a result of MLPerf HPC. The job of a phase makes one."""
 _SUFFIX = ".sh"
 
 
@@ -24,12 +31,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--preset", required=True, metavar="P", help="name of a preset, or path of a file")
     add("--system", required=True, metavar="S", help="name of a system, or path of a file")
     add("--out", required=True, type=Path, metavar="FILE", help="configuration to write, NAME.sh")
-    add("--gpus", type=int, metavar="N", help="GPUs of the job (default: those of the preset)")
+    add(
+        "--gpus",
+        type=whole_number(1),
+        metavar="N",
+        help="GPUs of the job (default: those of the preset)",
+    )
     add("--phase", metavar="NAME", help="phase of a preset with phases, by its name or number")
-    add("--runs", type=int, default=10, metavar="N", help="runs of the job (default: 10)")
+    add(
+        "--runs",
+        type=whole_number(1, 10_000),
+        metavar="N",
+        help="runs of the job (default: 10; with --phase, 1)",
+    )
     add(
         "--run-minutes",
-        type=float,
+        type=real_number(more_than=0, at_most=1e6),
         metavar="T",
         help="time of one run, start-up included (default: predicted, as by `plan train`)",
     )
@@ -51,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         system=system,
         num_gpus=num_gpus,
         run_seconds=_run_seconds(args, phase, system, num_gpus),
-        num_runs=args.runs,
+        num_runs=args.runs or (DEFAULT_RUNS if args.phase is None else 1),
     )
     replace_text(args.out, plan.text(args.out))
     print(_describe(plan, args.out))
@@ -85,8 +102,6 @@ def _phase(args: argparse.Namespace) -> Phase:
 def _run_seconds(args: argparse.Namespace, phase: Phase, system: System, num_gpus: int) -> float:
     """Return the time of a run: what the user says, or the prediction."""
     if args.run_minutes is not None:
-        if args.run_minutes <= 0:
-            raise BenchmarkError(f"--run-minutes is {args.run_minutes}; expected more than 0")
         return 60 * args.run_minutes
     seconds = predicted_seconds(
         phase, system, num_gpus, preset=preset_label(args.preset), counts=args.counts

@@ -78,8 +78,9 @@ class SlurmConfig:
         return "\n".join(
             [
                 "# shellcheck shell=bash",
-                f"# Planned for {self.system}: {self.num_training} GPUs train with "
-                f"{self.dap_size} per sample,",
+                # A name with a line end must not continue outside the comment.
+                f"# Planned for {' '.join(self.system.split())}: {self.num_training} GPUs train "
+                f"with {self.dap_size} per sample,",
                 f"# {batch}; {evaluation} evaluate.",
                 f"# A run is predicted to take {self.run_seconds / 60:.1f} minutes; the limit is "
                 f"for {runs}.",

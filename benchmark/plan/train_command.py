@@ -8,7 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmark.command_line import BenchmarkError, check_json_option, check_output_option
+from benchmark.command_line import (
+    BenchmarkError,
+    check_json_option,
+    check_output_option,
+    real_number,
+    whole_number,
+)
 from benchmark.plan.bars import Bar, draw_bars, step_bars
 from benchmark.plan.fitting import fit_factors
 from benchmark.plan.loader_wait import plan_with_wait
@@ -36,14 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--gpus",
-        type=int,
+        type=whole_number(1),
         metavar="N",
         help="GPUs of the job, or ranks on CPUs (default: one micro-batch a step)",
     )
     add("--phase", metavar="NAME", help="one phase, by its name or number (default: all)")
     add(
         "--loader-wait",
-        type=float,
+        type=real_number(at_least=0, at_most=1e6),
         metavar="S",
         help="seconds that a micro-step waits for data (default: simulated, as by `plan loader`; "
         "0 on CPUs)",
@@ -64,8 +70,6 @@ def run(args: argparse.Namespace) -> int:
     """Print the plan of each phase, and their sum if there are several."""
     check_json_option(args.json)
     check_output_option("--png", args.png)
-    if args.loader_wait is not None and args.loader_wait < 0:
-        raise BenchmarkError(f"--loader-wait {args.loader_wait}: expected at least 0")
     phases = phases_named(args.preset, args.phase)
     if is_cpu_system(args.system):
         return _plan_on_cpu(phases, args)
@@ -120,10 +124,7 @@ def _plan_on_cpu(phases: list[Phase], args: argparse.Namespace) -> int:
 
 
 def _num_ranks(config: RunConfig, args: argparse.Namespace) -> int:
-    num_ranks = default_gpus(config) if args.gpus is None else args.gpus
-    if num_ranks < 1:
-        raise BenchmarkError(f"--gpus {num_ranks}: expected at least 1")
-    return num_ranks
+    return default_gpus(config) if args.gpus is None else args.gpus
 
 
 def project_factors(table: CountTable) -> Factors:
@@ -143,7 +144,7 @@ def phases_named(preset: str, phase: str | None) -> list[Phase]:
     """
     try:
         config = build_preset(preset)
-        return phases_of(config) if phase is None else [find_phase(config, phase)]
+        return list(phases_of(config)) if phase is None else [find_phase(config, phase)]
     except SetupError as error:
         raise BenchmarkError(f"--phase {phase}: {error}") from error
     except ValueError as error:

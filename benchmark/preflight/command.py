@@ -12,6 +12,8 @@ from benchmark.command_line import (
     BenchmarkError,
     add_data_dir_option,
     add_distillation_option,
+    real_number,
+    whole_number,
 )
 from benchmark.finding import FAIL, Finding
 from benchmark.plan.time_limit import read_time_limit
@@ -86,14 +88,14 @@ def _add_requirements(parser: argparse.ArgumentParser) -> None:
     """Declare the requirements on the machine."""
     parser.add_argument(
         "--runs",
-        type=int,
+        type=whole_number(1, 10_000),
         default=1,
         metavar="N",
         help="number of runs that need space (default: 1)",
     )
     parser.add_argument(
         "--gpus-per-node",
-        type=int,
+        type=whole_number(0, 1_000),
         default=0,
         metavar="N",
         help="required number of GPUs of each node (default: 0)",
@@ -106,21 +108,21 @@ def _add_requirements(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--gpu-memory-gib",
-        type=float,
+        type=real_number(at_least=0),
         default=0.0,
         metavar="X",
         help="required memory of each GPU in GiB",
     )
     parser.add_argument(
         "--min-all-reduce-gb-s",
-        type=float,
+        type=real_number(at_least=0),
         default=0.0,
         metavar="X",
         help="required send rate of each rank in an all-reduce, in 1e9 bytes per second",
     )
     parser.add_argument(
         "--timeout-seconds",
-        type=float,
+        type=real_number(more_than=0),
         default=180.0,
         metavar="S",
         help="limit for the answers of all ranks, and for the capture of a CUDA graph "
@@ -138,13 +140,13 @@ def _add_limit(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--rounds",
-        type=int,
+        type=whole_number(1, 10_000),
         metavar="N",
         help="runs that follow one another in the job, for --time-limit (default: --runs)",
     )
     parser.add_argument(
         "--predicted-run-seconds",
-        type=float,
+        type=real_number(more_than=0),
         metavar="S",
         help="predicted time of a run, for --time-limit, as `plan slurm` writes it (default: "
         "predicted for the GPUs of this node)",

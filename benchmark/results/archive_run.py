@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmark.command_line import BenchmarkError
+from benchmark.command_line import BenchmarkError, describe_error
 from benchmark.mlperf.check import check_log
 from benchmark.results.archive import CONFIG_KEYS, missing_keys
 from benchmark.results.logged_run import LogError, read_logged_run
@@ -146,7 +146,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BenchmarkError(
-            f"{path} cannot be read: {error}; expected the output directory of a run"
+            f"{path} cannot be read: {describe_error(error)}; expected the output directory of a "
+            "run"
         ) from error
     if not isinstance(content, dict):
         raise BenchmarkError(f"{path} is not a JSON object; expected the output directory of a run")

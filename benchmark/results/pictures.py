@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
+from benchmark.replace_file import save_picture
 from benchmark.results.canvas import add_legend, color, legend_name, new_axes, use_log_scale
 from benchmark.results.gather import ResultSet
 from benchmark.results.logged_run import Evaluation, LoggedRun
@@ -34,10 +35,10 @@ def draw_all(folder: Path, sets: Sequence[ResultSet], metrics: Sequence[Metrics]
     ):
         figure, axes = new_axes()
         draw(axes, sets, metrics)
-        figure.savefig(folder / f"{name}.png", dpi=130)
+        save_picture(figure, folder / f"{name}.png")
     figure, axes = new_axes()
     draw_strong_scaling(axes, metrics, colors=[color(i) for i in range(len(metrics))])
-    figure.savefig(folder / "strong_scaling.png", dpi=130)
+    save_picture(figure, folder / "strong_scaling.png")
 
 
 def draw_lddt_samples(axes: Axes, sets: Sequence[ResultSet], metrics: Sequence[Metrics]) -> None:

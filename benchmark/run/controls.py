@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.command_line import BenchmarkError
+from benchmark.command_line import BenchmarkError, describe_error
 from benchmark.replace_file import replace_text
 from benchmark.run.settings import read_config
 from benchmark.run.state_file import STATE_FILE, read_state
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         metrics = measure(args.run_dir, args.data_dir)
     except (ValueError, OSError) as error:
-        raise BenchmarkError(str(error)) from error
+        raise BenchmarkError(describe_error(error)) from error
     results = {
         "as they are": abs(metrics["as they are"] - metrics["logged"]) <= REPRODUCTION_TOLERANCE,
         "shuffled": metrics["shuffled"] < MAX_SHUFFLED_SCORE,

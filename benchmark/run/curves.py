@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmark.replace_file import save_picture
 from benchmark.run.phase_record import PhaseRecord
 from openfold_opt.train.observer import EvaluationReport
 
@@ -98,7 +99,7 @@ def draw_losses(curve: LossCurve, path: Path, *, phases: Sequence[PhaseRecord] =
     # Half a step later, so that the line is between the last step and the first.
     _mark_phases(axes, {phase.name: phase.steps_before + 0.5 for phase in phases[1:]})
     _add_legend(figure)
-    figure.savefig(path)
+    save_picture(figure, path)
 
 
 def draw_evaluations(
@@ -128,7 +129,7 @@ def draw_evaluations(
     }
     _mark_phases(axes, {name: start for name, start in starts.items() if start is not None})
     _add_legend(figure)
-    figure.savefig(path)
+    save_picture(figure, path)
 
 
 def thinned(values: np.ndarray, group: int) -> np.ndarray:
@@ -156,7 +157,7 @@ def _new_figure() -> tuple[Figure, Axes]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
+    figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.add_subplot()
 

@@ -9,7 +9,7 @@ from typing import IO
 
 import torch
 
-from benchmark.command_line import BenchmarkError
+from benchmark.command_line import BenchmarkError, describe_error
 from benchmark.run.settings import read_config
 from openfold_opt.model.published_weights import (
     FORMATS,
@@ -92,7 +92,8 @@ def run(args: argparse.Namespace) -> int:
     except (OSError, RuntimeError) as error:
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
         raise BenchmarkError(
-            f"cannot write {args.file}: {str(cause).splitlines()[0]}; no incomplete file was left"
+            f"cannot write {args.file}: {describe_error(cause).splitlines()[0]}; no incomplete "
+            "file was left"
         ) from error
     print(f"{what} written to {args.file}, {args.file.stat().st_size:,} bytes")
     return 0

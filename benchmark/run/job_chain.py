@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.command_line import BenchmarkError
+from benchmark.command_line import BenchmarkError, describe_error
 from benchmark.run.state_file import STATE_FILE, RunState
 
 PHASES_FILE = "phases.txt"
@@ -86,7 +86,8 @@ def read_chain(folder: Path) -> JobChain:
         )
     except (OSError, ValueError, IndexError) as error:
         raise BenchmarkError(
-            f"{folder} cannot be read ({error}); expected the files of slurm/full_training.sh"
+            f"{folder} cannot be read ({describe_error(error)}); expected the files of "
+            "slurm/full_training.sh"
         ) from error
 
 

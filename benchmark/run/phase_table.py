@@ -83,8 +83,8 @@ def parse_ranks(texts: Sequence[str], phases: Sequence[Phase]) -> Mapping[str, i
     expected = [phase.name for phase in phases]
     if list(ranks) != expected:
         raise BenchmarkError(
-            f"found phases {', '.join(ranks)}; expected those of the preset in their order: "
-            f"{', '.join(expected)}"
+            f"found phases {', '.join(ranks)}; expected one for each phase of the preset, in their "
+            f"order: {', '.join(expected)}"
         )
     return ranks
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmark.command_line import BenchmarkError, add_data_dir_option
+from benchmark.command_line import BenchmarkError, add_data_dir_option, describe_error
 from benchmark.run.summary import EVALUATIONS_FILE, read_evaluations
 from openfold_opt.predict.__main__ import main as predict
 from openfold_opt.protein.index import ShardIndex
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         entry = ShardIndex.load(args.data_dir).by_id.get(chain_id)
     except (ShardError, OSError) as error:
-        raise BenchmarkError(str(error)) from error
+        raise BenchmarkError(describe_error(error)) from error
     if entry is None:
         raise BenchmarkError(
             f"{args.data_dir} has no chain {chain_id}; name the data set of the run, or another "

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from benchmark.command_line import BenchmarkError
+from benchmark.command_line import BenchmarkError, describe_error
 from benchmark.replace_file import replace_text
 from benchmark.run.run_clock import RunDurations
 
@@ -116,5 +116,6 @@ def read_state(folder: Path) -> RunState | None:
         return RunState.from_json(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BenchmarkError(
-            f"{file} cannot be read ({error}); expected the state of a run: name another directory"
+            f"{file} cannot be read ({describe_error(error)}); expected the state of a run: name "
+            "another directory"
         ) from error

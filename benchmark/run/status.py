@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.command_line import BenchmarkError
+from benchmark.command_line import BenchmarkError, describe_error
 from benchmark.run.failure import CONDITION, FULL_DISK, LOST_RANK, NOT_FINITE, REFUSED, SIGNAL
 from benchmark.run.job_chain import JobChain, chain_lines, has_job, is_chain, read_chain, read_queue
 from benchmark.run.phase_record import config_files
@@ -118,11 +118,14 @@ def read_status(folder: Path) -> RunStatus:
             checkpoint=checkpoints[-1].name if checkpoints else None,
         )
     except (OSError, ValueError) as error:
-        raise BenchmarkError(f"{folder} cannot be read: {error}") from error
+        raise BenchmarkError(f"{folder} cannot be read: {describe_error(error)}") from error
 
 
 def _read_plan(path: Path) -> RunPlan:
-    return RunPlan.from_json(json.loads(path.read_text(encoding="utf-8")))
+    try:
+        return RunPlan.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ValueError(f"{path.name} is damaged: {error}") from error
 
 
 def _last_steps(path: Path) -> list[StepReport]:

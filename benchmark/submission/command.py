@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmark.code_revision import uncommitted_files
-from benchmark.command_line import BenchmarkError
+from benchmark.command_line import BenchmarkError, describe_error
 from benchmark.finding import FAIL, NOTE, Finding
 from benchmark.machine import CHECKOUT
 from benchmark.submission.checkers import Checkers
@@ -82,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
         return _submit(args)
     except (OSError, subprocess.SubprocessError) as error:
         raise BenchmarkError(
-            f"the submission cannot be written, or a log cannot be read: {error}; correct --out "
-            "or the logs"
+            "the submission cannot be written, or a log cannot be read: "
+            f"{describe_error(error)}; correct --out or the logs"
         ) from error
 
 

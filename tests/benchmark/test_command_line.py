@@ -1,5 +1,6 @@
 """The two installed programs, and the refusal of wrong command lines."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.__main__ import main
+from benchmark.command_line import describe_error, real_number, whole_number
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
@@ -111,6 +113,24 @@ def test_another_broken_pipe_is_an_error(monkeypatch, capfd):
         main(["rules", "--preset", "demo"])
 
 
+def test_an_error_of_a_file_is_one_line(monkeypatch, capsys):
+    def fail(args):
+        raise OSError(28, "No space left on device", "/full/rules.json")
+
+    monkeypatch.setattr("benchmark.mlperf.rules.run", fail)
+    assert main(["rules", "--preset", "demo"]) == 2
+    assert capsys.readouterr().err == "benchmark rules: /full/rules.json: No space left on device\n"
+
+
+def test_an_error_without_a_file_is_one_of_the_program(monkeypatch):
+    def fail(args):
+        raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr("benchmark.mlperf.rules.run", fail)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        main(["rules", "--preset", "demo"])
+
+
 @pytest.mark.parametrize(
     "locale",
     [{"LC_ALL": "C", "LANG": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}],
@@ -130,3 +150,23 @@ def test_a_path_on_the_standard_output_in_a_locale_of_c(tmp_path):
     locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
     ended = run_script("openfold-bench", "check", log, env=os.environ | locale)
     assert (ended.returncode, ended.stderr) == (1, "") and "FAIL" in ended.stdout
+
+
+def test_errors_of_the_system_have_no_number(tmp_path):
+    with pytest.raises(OSError) as caught:
+        (tmp_path / "absent").read_text()
+    assert describe_error(caught.value) == f"{tmp_path / 'absent'}: No such file or directory"
+    assert describe_error(OSError(28, "No space left on device")) == "No space left on device"
+    assert describe_error(ValueError("wrong")) == describe_error(OSError("wrong")) == "wrong"
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "1e300", "-0.5", "x", "", "1" * 5000, "0"])
+def test_a_number_out_of_bounds_is_refused(text):
+    for parse in (whole_number(1), real_number(more_than=0), real_number(at_least=0.5)):
+        with pytest.raises(argparse.ArgumentTypeError, match="expected a"):
+            parse(text)
+
+
+def test_a_number_within_bounds_is_read():
+    assert (whole_number(1, 8)("8"), whole_number(0)("0")) == (8, 0)
+    assert (real_number(at_least=0)("0"), real_number(more_than=0)("1e-3")) == (0.0, 0.001)

@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
-from benchmark.replace_file import replace_text
+from benchmark.replace_file import replace_text, save_picture
 from openfold_opt.protein.replace_file import replacing
 
 
@@ -35,6 +36,27 @@ def test_a_full_disk_is_an_error_with_the_name_of_the_file(tmp_path, monkeypatch
         replace_text(tmp_path / "run.json", "text")
     assert caught.value.filename == str(tmp_path / "run.json")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_device_that_is_full_is_an_error_with_its_name():
+    with pytest.raises(OSError, match="No space left") as caught:
+        replace_text(Path("/dev/full"), "text")
+    assert caught.value.filename == "/dev/full"
+
+
+def test_a_picture_has_the_format_of_its_name_and_is_complete(tmp_path, monkeypatch):
+    figure = Figure()
+    for name, start in (("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a", b"\x89PNG")):
+        save_picture(figure, tmp_path / name)
+        assert (tmp_path / name).read_bytes().startswith(start)
+
+    def fail(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=str(tmp_path / "b.png")):
+        save_picture(figure, tmp_path / "b.png")
+    assert not (tmp_path / "b.png").exists()
 
 
 def test_a_pipe_is_written_directly():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.command_line import BenchmarkError
+from benchmark.json_file import not_expected, read_json
 from benchmark.perf.tools.kernel_times import CaseTimes, KernelTimes
 from benchmark.perf.tools.perf_record import from_json
 
@@ -65,8 +65,9 @@ def read_record(path: Path, setting: Setting) -> Measured:
     Raises:
         BenchmarkError: The file is not such a record, or its settings differ.
     """
+    expected_file = "a record of `perf kernels --json`"
+    record = read_json(path, expected=expected_file)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
         recorded = record["figures"]
         cases = {
             (case["operation"], case["where"]): from_json(KernelTimes, case["seconds"]["ours"])
@@ -75,11 +76,8 @@ def read_record(path: Path, setting: Setting) -> Measured:
         }
         theirs = Setting(**{name: recorded[name] for name in ("preset", "precision", "device")})
         source = f"{path} of {record['date']}"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BenchmarkError(
-            f"--against {path} is not a record of `perf kernels --json`: {type(error).__name__} "
-            f"{error}"
-        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise not_expected(path, error, expected=expected_file) from error
     for name, found, expected in (
         ("preset", theirs.preset, setting.preset),
         ("precision", theirs.precision, setting.precision),

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.command_line import BenchmarkError
+from benchmark.command_line import BenchmarkError, describe_error
 from benchmark.perf.tools.perf_record import from_json
 from benchmark.perf.tools.timing_stats import StepTimes
 from openfold_opt.protein.features import FEATURES
@@ -75,7 +75,7 @@ class Reference:
             )
         except OSError as error:
             raise BenchmarkError(
-                f"--reference-python {self.python} cannot be started: {error}"
+                f"--reference-python {self.python} cannot be started: {describe_error(error)}"
             ) from error
         if process.returncode != 0:
             reason = process.stderr.strip().splitlines()[-1]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 from benchmark.perf.tools.module_times import ModuleTimes
+from benchmark.replace_file import save_picture
 
 
 def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
@@ -41,7 +42,7 @@ def draw_preparation_times(seconds: Mapping[str, Sequence[float]], path: Path) -
     axes.set_ylabel("preparation time on one core, s")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
-    figure.savefig(path, dpi=130)
+    save_picture(figure, path)
 
 
 def draw_module_times(modules: dict[str, ModuleTimes], path: Path) -> None:
@@ -59,4 +60,4 @@ def draw_module_times(modules: dict[str, ModuleTimes], path: Path) -> None:
     axes.set_xlabel("ms per step, sum over all blocks")
     axes.grid(alpha=0.3, axis="x")
     axes.legend(loc="lower right")
-    figure.savefig(path, dpi=130)
+    save_picture(figure, path)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.command_line import BenchmarkError
+from benchmark.command_line import BenchmarkError, describe_error
 from benchmark.machine import CHECKOUT
 from benchmark.perf.subprocesses.forward_measurement import ForwardRun, ForwardSettings
 from benchmark.perf.tools.mlcommons_reference import Reference
@@ -139,7 +139,9 @@ def _check_python(python: str) -> None:
             check=False,
         )
     except OSError as error:
-        raise BenchmarkError(f"--openfold-python {python} cannot be started: {error}") from error
+        raise BenchmarkError(
+            f"--openfold-python {python} cannot be started: {describe_error(error)}"
+        ) from error
     if process.returncode != 0:
         reason = process.stderr.strip().splitlines()[-1]
         raise BenchmarkError(

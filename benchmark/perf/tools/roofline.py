@@ -7,7 +7,6 @@ of a class reach of them (EFFICIENCIES).
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from benchmark.command_line import BenchmarkError
+from benchmark.json_file import read_json
 from benchmark.perf.tools.perf_record import from_json
 from openfold_opt.kernels.chips import Chip, SustainedRates
 
@@ -226,12 +226,12 @@ def read_efficiencies(path: Path) -> dict[LaunchClass, Efficiency]:
             that are not positive numbers.
     """
     example = '{"mma": {"memory": 0.8, "matrix": 0.33}, ...}'
-    expected = f"expected a JSON object such as {example} with the classes {get_args(LaunchClass)}"
+    expected = f"a JSON object such as {example} with the classes {get_args(LaunchClass)}"
+    values = read_json(path, expected=expected)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict) or set(values) != set(EFFICIENCIES):
             found = sorted(values) if isinstance(values, dict) else type(values).__name__
             raise ValueError(f"found {found}")
         return {name: from_json(Efficiency, value) for name, value in values.items()}
-    except (OSError, ValueError, TypeError) as error:
-        raise BenchmarkError(f"--efficiencies {path}: {error}; {expected}") from error
+    except (ValueError, TypeError) as error:
+        raise BenchmarkError(f"--efficiencies {path}: {error}; expected {expected}") from error

@@ -132,7 +132,7 @@ def test_kernels_against_an_earlier_record(tmp_path, capsys, fixed_limits):
         ({"preset": "middle"}, "was measured with preset middle, this measurement has demo"),
         ({"device": "cuda:0"}, "was measured with device cuda, this measurement has cpu"),
         ({"cases": []}, "has none of the cases"),
-        ({"cases": 5}, "is not a record of `perf kernels --json`"),
+        ({"cases": 5}, "expected a record of `perf kernels --json`"),
     ],
 )
 def test_a_record_that_cannot_be_compared_is_refused(

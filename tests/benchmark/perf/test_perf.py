@@ -259,8 +259,13 @@ def test_times_are_read_from_a_record(tmp_path):
     path.write_text(json.dumps({"figures": {"samples": {"training": chains}}}))
     with pytest.raises(loader.BenchmarkError, match="no times of --side reference"):
         loader.read_times(path, side="reference")
+    for times in ([float("nan")], [-1.0], [0.0], [float("inf")]):
+        chains["b"]["ours"] = times
+        path.write_text(json.dumps({"figures": {"samples": {"training": chains}}}))
+        with pytest.raises(loader.BenchmarkError, match="a time is not a number > 0"):
+            loader.read_times(path, side="ours")
     path.write_text("{}")
-    with pytest.raises(loader.BenchmarkError, match="is not a record of `perf data"):
+    with pytest.raises(loader.BenchmarkError, match="has no field 'figures'; expected a record"):
         loader.read_times(path, side="ours")
 
 

@@ -34,11 +34,7 @@ def test_slower_processors_wait_longer(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--workers", "0"], "num_workers is 0, expected at least 1"),
-        (["--windows", "-1"], "window is -1, expected at least 0"),
-        (["--time-scale", "0"], "expected more than 0"),
-        (["--times", "absent.json"], "is not a record of `perf data --json`"),
-        (["--step-seconds", "0"], "step_seconds is 0.0, expected more than 0"),
+        (["--times", "absent.json"], "absent.json cannot be read: No such file or directory"),
     ],
 )
 def test_bad_input_is_named(options, message, capsys):

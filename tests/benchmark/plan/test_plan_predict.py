@@ -132,11 +132,10 @@ def test_every_number_of_the_check_is_in_the_json(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--lengths", "0"], "expected numbers of at least 1"),
         (["--lengths", "4", "--gpus", "8"], "cannot be shared between more than 4 GPUs"),
         (["--system", "nowhere"], "unknown system 'nowhere'"),
         (["--msa-rows", "2"], "msa_rows is 2; expected at least 5"),
-        (["--records", "absent.json"], "is not a record of `perf predict --json`"),
+        (["--records", "absent.json"], "absent.json cannot be read: No such file or directory"),
         (["--json", "absent/out.json"], "create it first"),
         (["--picture", "out.png"], "give --validate, too"),
     ],
@@ -144,6 +143,12 @@ def test_every_number_of_the_check_is_in_the_json(tmp_path, capsys):
 def test_bad_input_is_named(options, message, capsys):
     assert main(["plan", "predict", *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_more_gpus_than_residues_are_left_out_aloud(capsys):
+    options = ["--lengths", "4", "16", "--gpus", "8", "--extra-rows", "16", "--passes", "1"]
+    assert main(["plan", "predict", *options]) == 0
+    assert "more GPUs than residues: 4 residues on 8" in capsys.readouterr().out
 
 
 def test_a_chain_that_does_not_fit_says_how_much_is_missing(capsys):

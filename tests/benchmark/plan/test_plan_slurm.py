@@ -151,13 +151,29 @@ def test_samples_that_span_nodes_are_a_warning(tmp_path, capsys):
     assert "warning: the 8 ranks of a sample are not on one node of 4" in capsys.readouterr().out
 
 
+def test_the_job_of_a_phase_makes_one_run(tmp_path):
+    for options, preset, limit in (
+        ([], "mlperf_16x8_dap1", time_limit(600, 10)),
+        (["--phase", "first"], "initial_training", time_limit(600, 1)),
+    ):
+        path = tmp_path / "mine.sh"
+        assert plan(path, *options, preset=preset, system="h100_sxm") == 0
+        assert read_time_limit(variables(path)["WALLTIME"]) == limit
+
+
+def test_a_name_with_a_line_end_runs_no_command(tmp_path):
+    system = json.loads((FOLDER / "h100_sxm.json").read_text())
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(system | {"name": "mine\ntouch made"}))
+    assert plan(tmp_path / "mine.sh", preset="mlperf_16x8_dap1", system=str(file)) == 0
+    assert "\ntouch" not in (tmp_path / "mine.sh").read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--gpus", "100"], "100 GPUs are no whole nodes of h100_sxm, which have 8 each"),
         (["--gpus", "96"], "global_batch_size=128 is not a multiple of 96"),
-        (["--runs", "0"], "--runs is 0; expected at least 1"),
-        (["--run-minutes", "0"], "--run-minutes is 0.0; expected more than 0"),
         (["--system", "nowhere"], "unknown system 'nowhere'"),
         (["--preset", "initial_training_2080"], "give --phase, one of first, second"),
         (["--out", "config.txt"], "expected a name that ends with .sh"),

@@ -44,7 +44,7 @@ def drawn_lines(monkeypatch):
 
     found = []
 
-    def savefig(self, path):
+    def savefig(self, path, **options):
         (axes,) = self.axes
         lines = {line.get_label(): line for line in axes.get_lines()}
         found.append((axes, lines, [text.get_text() for text in axes.texts]))

@@ -56,7 +56,7 @@ def test_phases_are_listed_with_their_ranks(phases):
 @pytest.mark.parametrize(
     ("ranks", "message"),
     [
-        (["first=2"], "expected those of the preset in their order: first, second"),
+        (["first=2"], "expected one for each phase of the preset, in their order: first, second"),
         (["second=4", "first=2"], "found phases second, first; expected"),
         (["first=2", "first=2"], "phase first is given twice"),
         (["first=none"], "expected NAME=N with N of at least 1"),

@@ -110,6 +110,27 @@ def test_a_number_of_ranks_that_is_none_is_refused(ranks):
     assert f"--ranks is {ranks}; expected a number of processes from 1 to 999" in result.stderr
 
 
+@pytest.mark.parametrize("option", ["--preset", "--data-dir", "--output-dir", "--ranks", "--seed"])
+def test_an_empty_value_is_no_default(option):
+    command = [ROOT / "run_and_time.sh", option, ""]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert f"the value of {option} is empty" in result.stderr
+
+
+@pytest.mark.parametrize("wrong", [{"RANK": "x"}, {"WORLD_SIZE": "two"}, {"SLURM_PROCID": "-1"}])
+def test_variables_of_a_launcher_that_are_no_numbers_are_refused(wrong):
+    result = subprocess.run(
+        [ROOT / "run_and_time.sh"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment(**wrong),
+    )
+    assert (result.returncode, result.stdout) == (2, "")
+    assert len(result.stderr.splitlines()) == 1 and "expected numbers in" in result.stderr
+
+
 @pytest.mark.parametrize("started", ["1", "2"])
 def test_a_launcher_and_ranks_are_refused(tmp_path, started):
     result = run_script(tmp_path, ranks=2, RANK="0", WORLD_SIZE=started)
