@@ -58,7 +58,16 @@ def _point_attention(q: Tensor, q_points: Tensor, v_points: Tensor, z: Tensor) -
     return 2 * batch * heads * n * n * channels
 
 
+def _normalized_attention(
+    x: Tensor, gamma: Tensor, beta: Tensor, weight: Tensor, *_: object
+) -> int:
+    """Count the joint projection of the rows and both products of the attention."""
+    rows = x.numel() // x.shape[-1]
+    return 2 * x.numel() * len(weight) + 4 * rows * x.shape[2] * (len(weight) // 4)
+
+
 ATTENTION: dict[str, Formula] = {
+    "normalized_attention_forward": _normalized_attention,
     "attention_forward": lambda projected, *_: _attention(2)(projected),
     "attention_input_gradient": lambda dout, projected, *_: _attention(5)(projected),
     "attention_bias_gradient": lambda projected, *_: _attention(2)(projected),

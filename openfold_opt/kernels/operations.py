@@ -42,7 +42,11 @@ from openfold_opt.kernels.reference.outer_product_mean import (
 )
 from openfold_opt.kernels.reference.projected_norm import ProjectedNormShapes, projected_norm
 from openfold_opt.kernels.reference.residual_norm import ResidualNormShapes, residual_norm
-from openfold_opt.kernels.reference.self_attention import SelfAttentionShapes, self_attention
+from openfold_opt.kernels.reference.self_attention import (
+    ResidualAttentionShapes,
+    SelfAttentionShapes,
+    self_attention,
+)
 from openfold_opt.kernels.reference.transition import TransitionShapes, transition
 from openfold_opt.kernels.reference.triangle_edges import TriangleEdgesShapes, triangle_edges
 from openfold_opt.kernels.reference.triangle_product import TriangleProductShapes, triangle_product
@@ -353,3 +357,11 @@ FLOPS: Mapping[str, flops.Formula] = {
     operator: formula for row in _ROWS for operator, formula in row.flops.items()
 }
 """Fused operator of any operation -> function that counts its operations."""
+
+
+def residual_attention_workspace(shapes: SelfAttentionShapes, dtype: torch.dtype) -> Workspace:
+    """Return the workspace of Triton's residual_attention; arguments as for Operation.workspace."""
+    module = importlib.import_module("openfold_opt.kernels.triton.residual_attention")
+    return measure_workspace(
+        module.residual_attention, ResidualAttentionShapes(**vars(shapes)), dtype
+    )

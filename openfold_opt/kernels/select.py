@@ -74,14 +74,15 @@ def build_kernel_set(
     """
     device = torch.device(device)
     shapes = shapes if shapes is not None else KernelShapes()
-    names = asdict(resolve_auto(config, device))
+    config = resolve_auto(config, device)
+    names = asdict(config)
     return KernelSet(
         **{
             operation: _find(OPERATIONS[operation], name, device, shapes, precision)
             for operation, name in names.items()
         },
         triangle_multiplication=_find_triangle_multiplication(names, device),
-        residual_attention=_find_residual_attention(names, device),
+        residual_attention=_find_residual_attention(config, device),
     )
 
 
@@ -184,13 +185,20 @@ def _find_triangle_multiplication(
     return triangle_multiplication
 
 
-def _find_residual_attention(
-    names: dict[str, Implementation], device: torch.device
-) -> Kernel | None:
-    """Return the operation that replaces three others if all of them are those of Triton."""
+def has_residual_attention(config: KernelConfig, *, also: tuple[Implementation, ...] = ()) -> bool:
+    """Return whether residual_attention replaces three operations: if all are those of Triton.
+
+    config: resolved; also: implementations that count as Triton.
+    """
+    names = asdict(config)
+    return all(names[part] in ("triton", *also) for part in RESIDUAL_ATTENTION_PARTS)
+
+
+def _find_residual_attention(config: KernelConfig, device: torch.device) -> Kernel | None:
     # On device meta, cuEquivariance is counted as Triton.
-    same = ("triton", "cuequivariance") if device.type == "meta" else ("triton",)
-    if any(names[each] not in same for each in RESIDUAL_ATTENTION_PARTS):
+    if not has_residual_attention(
+        config, also=("cuequivariance",) if device.type == "meta" else ()
+    ):
         return None
     from openfold_opt.kernels.triton.residual_attention import residual_attention
 

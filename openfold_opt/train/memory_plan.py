@@ -18,8 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from openfold_opt.kernels.interface import KernelConfig
-from openfold_opt.kernels.operations import OPERATIONS
-from openfold_opt.kernels.select import build_kernel_set, resolve_auto
+from openfold_opt.kernels.operations import OPERATIONS, residual_attention_workspace
+from openfold_opt.kernels.reference.self_attention import SelfAttentionShapes
+from openfold_opt.kernels.select import (
+    build_kernel_set,
+    has_residual_attention,
+    resolve_auto,
+)
 from openfold_opt.losses.alphafold_loss import AlphaFoldLoss
 from openfold_opt.model.plan import ALL_BLOCKS, ExecutionPlan
 from openfold_opt.parallel.context import counted_axis
@@ -142,11 +147,15 @@ class StepMemory:
         """
         config, names = self._config, asdict(self._kernels)
         dtype = activation_dtype(config.precision)
+        is_residual = self._dap_size == 1 and has_residual_attention(self._kernels)
         found = []
         for place in operations_of_step(config, dap_size=self._dap_size):
             row, implementation = OPERATIONS[place.operation], names[place.operation]
             if row.has_gradient:
-                workspace = row.workspace(place.shapes, dtype, implementation=implementation)
+                if is_residual and isinstance(place.shapes, SelfAttentionShapes):
+                    workspace = residual_attention_workspace(place.shapes, dtype)
+                else:
+                    workspace = row.workspace(place.shapes, dtype, implementation=implementation)
                 found.append(
                     LargestWorkspace(
                         operation=place.operation,

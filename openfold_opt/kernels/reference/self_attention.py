@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from openfold_opt.kernels.arguments import Arguments, Kernel, TensorMaker
+from openfold_opt.kernels.arguments import Arguments, Kernel, TensorMaker, norm_weights
 from openfold_opt.kernels.interface import LinearWeights
 from openfold_opt.kernels.reference.attention import attention
 from openfold_opt.kernels.reference.dropout_residual import dropout_residual
@@ -94,3 +94,28 @@ class SelfAttentionShapes:
             )
 
         return Arguments(leaves=tuple(leaves), others=(mask,), call=call)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualAttentionShapes(SelfAttentionShapes):
+    """Shapes of the arguments of KernelSet.residual_attention, with a bias that is an argument."""
+
+    def arguments(self, make: TensorMaker) -> Arguments:
+        """Make arguments of these shapes."""
+        attention = super().arguments(make)
+        (x, *linear), norm = attention.leaves, make.norm(self.c)
+        (mask,) = attention.others
+
+        def call(kernel: Kernel) -> Kernel:
+            return lambda x, gamma, beta, *rest: kernel(
+                x,
+                norm_weights(gamma, beta),
+                LinearWeights(*rest[:2]),
+                LinearWeights(*rest[2:4]),
+                num_heads=self.num_heads,
+                mask=mask,
+                mask_inf=1e9,
+                bias=rest[4] if self.has_bias else None,
+            )
+
+        return Arguments(leaves=(x, *norm, *linear), others=(mask,), call=call)

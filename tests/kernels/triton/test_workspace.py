@@ -11,8 +11,13 @@ from torch.profiler import ProfilerActivity, profile
 from triton.runtime.interpreter import InterpretedFunction
 
 from openfold_opt.kernels.arguments import TensorMaker
-from openfold_opt.kernels.operations import OPERATIONS
+from openfold_opt.kernels.operations import OPERATIONS, residual_attention_workspace
+from openfold_opt.kernels.reference.self_attention import (
+    ResidualAttentionShapes,
+    SelfAttentionShapes,
+)
 from openfold_opt.kernels.reference.weight_update import WeightUpdateShapes
+from openfold_opt.kernels.triton.residual_attention import residual_attention
 from openfold_opt.kernels.workspace import Workspace
 from openfold_opt.train.operation_shapes import operations_of_step
 from tests.support.prediction_shapes import prediction_shapes
@@ -116,3 +121,21 @@ def test_workspace(name, implementation):
                 direction,
                 size,
             )
+
+
+@pytest.mark.usefixtures("on_cpu", "no_launches")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_workspace_of_residual_attention(dtype):
+    """In bfloat16 the normalization is within the launch of the attention."""
+    sizes = {"batch": 1, "groups": 9, "length": 24, "c": 32, "num_heads": 4, "c_head": 8}
+    shapes = ResidualAttentionShapes(**sizes, has_bias=True)
+    found = residual_attention_workspace(SelfAttentionShapes(**vars(shapes)), dtype)
+    arguments = shapes.arguments(TensorMaker(device=CPU, dtype=dtype))
+    real = real_workspace(arguments.call(residual_attention), arguments)
+    for direction, expected in vars(real).items():
+        # Matrix products of bfloat16 on a CPU allocate memory of their own.
+        if dtype == torch.float32 or direction != "backward":
+            assert getattr(found, direction) == pytest.approx(expected, rel=0.02, abs=64), direction
+    if dtype == torch.bfloat16:
+        values = 9 * 24 * 32 * 2
+        assert values <= found.inference < 2 * values and found.forward >= 5 * values

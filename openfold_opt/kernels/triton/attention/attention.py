@@ -243,6 +243,27 @@ def attention_bias_gradient(
     return dbias
 
 
+def attention_gradients(
+    dout: Tensor,
+    saved: tuple[Tensor, ...],
+    constants: tuple[int, float],
+    needs_dbias: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Return the gradients of `projected` and of the bias, None without one or if not needed.
+
+    saved: projected, mask, bias, out and statistics of attention_forward; constants: num_heads and
+    mask_inf.
+    """
+    projected, mask, bias, out, statistics = saved
+    gradient, do, delta = attention_input_gradient(
+        dout.contiguous(), projected, mask, bias, out, statistics, *constants
+    )
+    if bias is None or not needs_dbias:
+        return gradient, None
+    partial = attention_bias_gradient(projected, mask, bias, statistics, do, delta, *constants)
+    return gradient, sum_partials(partial, bias.dtype)
+
+
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, projected, mask, bias, num_heads, mask_inf):
@@ -253,17 +274,8 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, dout):
-        projected, mask, bias, out, statistics = ctx.saved_tensors
-        dout = dout.contiguous()
-        gradient, do, delta = attention_input_gradient(
-            dout, projected, mask, bias, out, statistics, *ctx.constants
-        )
-        dbias = None
-        if bias is not None and ctx.needs_input_grad[2]:
-            partial = attention_bias_gradient(
-                projected, mask, bias, statistics, do, delta, *ctx.constants
-            )
-            dbias = sum_partials(partial, bias.dtype)
+        needs_dbias = ctx.needs_input_grad[2]
+        gradient, dbias = attention_gradients(dout, ctx.saved_tensors, ctx.constants, needs_dbias)
         return gradient, None, dbias, None, None
 
 
