@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -39,8 +38,7 @@ def check_present(paths: Iterable[Path]) -> None:
 def check_clusters(path: Path, clusters: Mapping[str, int], entries: Iterable[str]) -> None:
     """Check a table of clusters.
 
-    Two things are reported on stderr: a table that contains fewer than half of the entries, and
-    entities that are in more than one cluster.
+    A table that contains fewer than half of the entries is reported on stderr.
 
     Args:
         clusters: the table as `read_clusters` returns it.
@@ -58,7 +56,6 @@ def check_clusters(path: Path, clusters: Mapping[str, int], entries: Iterable[st
             f"lists {_examples(strange)}; expected entities such as 1ABC_1 (<PDB id>_<entity "
             "number>), separated by blanks, not chains",
         )
-    _report_repeated_entities(path)
     known = {key.rpartition("_")[0] for key in clusters}
     names = [entry.upper() for entry in entries]
     num_known = sum(name in known for name in names)
@@ -100,20 +97,6 @@ def check_obsolete(path: Path) -> None:
     if text.strip() and "OBSLTE" not in text and "OBSOLETE" not in text:
         raise BrokenFile(
             path, f"begins with {text.strip()[:40]!r}; expected lines that begin with OBSLTE"
-        )
-
-
-def _report_repeated_entities(path: Path) -> None:
-    """Report on stderr the entities on several lines, of which the last one counts."""
-    counts = Counter(
-        key for line in read_text(path).upper().splitlines() for key in set(line.split())
-    )
-    repeated = [key for key, count in counts.items() if count > 1]
-    if repeated:
-        print(
-            f"{path}: {len(repeated)} entities are in more than one cluster "
-            f"({_examples(repeated)}); the last of their lines counts",
-            file=sys.stderr,
         )
 
 

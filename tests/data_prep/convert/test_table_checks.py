@@ -45,6 +45,7 @@ def test_all_missing_tables_are_named_at_once(raw, tmp_path, capsys):
         (TABLES[0], "1abc_A 2abc_A 9xyz_B\n", "lists 1ABC_A, 2ABC_A, 9XYZ_B; expected entities"),
         (TABLES[0], "1ABC 2ABC\n", "expected entities such as 1ABC_1"),
         (TABLES[0], "9XYZ_1 9ABC_1\n", "knows none of the 2 entries (1ABC, 2ABC)"),
+        (TABLES[0], "1ABC_1 2ABC_1\n2abc_1\n", "2ABC_1 is in two clusters"),
         (TABLES[0], "", "is empty"),
         (TABLES[1], "<html>404</html>", "is a web page"),
         (TABLES[1], "<html>LIST OF OBSOLETE ENTRIES</html>", "is a web page"),
@@ -74,14 +75,6 @@ def test_cluster_table_with_few_entries_is_reported(raw, tmp_path, capsys):
     captured = capsys.readouterr()
     assert "only 2 of 5 entries are in a cluster" in captured.err
     assert "3 chains are in no cluster" in captured.out
-
-
-def test_entities_in_two_clusters_are_reported(raw, tmp_path, capsys):
-    (raw / TABLES[0]).write_text("1ABC_1 2ABC_1\n2abc_1 1ABC_1\n9XYZ_1 9XYZ_1\n")
-    assert convert(raw, tmp_path / "out", "--strict") == 0
-    error = capsys.readouterr().err
-    assert "2 entities are in more than one cluster (1ABC_1, 2ABC_1); the last of" in error
-    assert [chain.cluster_id for chain in ShardReader(tmp_path / "out").index.chains] == [1, 1]
 
 
 @pytest.mark.parametrize(
