@@ -76,7 +76,9 @@ def wide_projection_forward(
     rows, weight, (width, c) = Rows.of(x), weight.contiguous(), weight.shape
     projected = torch.empty(*x.shape[:-1], width, dtype=weight.dtype, device=x.device)
     block_c = max(MIN_DOT_SIZE, next_power_of_2(c))
-    block_rows = MIN_WGMMA_ROWS // (2 if weight.dtype == torch.float32 else 1)
+    # Float32 needs twice the bytes of bfloat16.
+    parts = 2 if weight.dtype == torch.float32 else 1
+    block_rows = MIN_WGMMA_ROWS // parts
     launch(
         forward_kernel,
         (divide_up(rows.count, block_rows),),
@@ -87,7 +89,7 @@ def wide_projection_forward(
         C=c,
         BLOCK_C=block_c,
         BLOCK_ROWS=block_rows,
-        BLOCK_WIDTH=max(MIN_DOT_SIZE, min(32, next_power_of_2(width))),
+        BLOCK_WIDTH=max(MIN_DOT_SIZE, min(32 // parts, next_power_of_2(width))),
         HAS_BIAS=bias is not None,
         PRECISION=dot_precision(weight.dtype),
         num_warps=8 if block_c > 128 else 4,
