@@ -235,8 +235,7 @@ def normalized_forward_kernel(
         for key_tile in tl.static_range(TILES):
             first_key = key_tile * BLOCK_K
             num_k = n - first_key
-            terms = key_terms(mask_row + first_key, keys, num_k, -mask_inf / scale, EVEN)
-            logits = terms[None, :]
+            logits = key_terms(mask_row + first_key, keys, num_k, -mask_inf / scale, EVEN)[None, :]
             if HAS_BIAS:
                 tile = bias_plane + (first * n + first_key)
                 tile += queries[:, None] * n + keys[None, :]
