@@ -227,7 +227,8 @@ start_rank() {
 # wait_for PID: wait for a process, also across signals, and return its exit code.
 wait_for() {
     local code status=0
-    wait "$1" || status=$?
+    # Without the shell's own message about a killed process, which shows the code of this script.
+    wait "$1" 2>/dev/null || status=$?
     # A signal interrupts `wait`, which then returns before the process has ended.
     while [ "$was_signaled" -eq 1 ]; do
         was_signaled=0
@@ -269,9 +270,12 @@ fi
 # The exit code of the first rank that failed of itself. The others then end with 76.
 lost_rank=76
 status=0
-for child in "${children[@]}"; do
+for index in "${!children[@]}"; do
     code=0
-    wait_for "$child" || code=$?
+    wait_for "${children[index]}" || code=$?
+    if [ "$code" -gt 128 ]; then
+        echo "run_and_time.sh: rank $((rank + index)) was ended by signal $((code - 128))" >&2
+    fi
     if [ "$status" -eq 0 ] || { [ "$status" -eq "$lost_rank" ] && [ "$code" -ne 0 ]; }; then
         status=$code
     fi

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from data_prep.errors import describe_error
+
 USAGE_EXIT_CODE = 2
 """Exit code of a command that cannot work with its arguments or inputs."""
 
@@ -111,13 +113,6 @@ def check_output_option(option: str, path: Path | None) -> None:
     written = path if path.exists() and not path.is_file() else path.parent
     if not os.access(written, os.W_OK):
         raise BenchmarkError(f"{option} {path}: {written} is not writable; name another file")
-
-
-def describe_error(error: BaseException) -> str:
-    """Return the text of an error; of one of the system, the file and the cause, no number."""
-    if not isinstance(error, OSError) or error.strerror is None:
-        return str(error)
-    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
 
 def whole_number(at_least: int, at_most: int = 10**9) -> Callable[[str], int]:

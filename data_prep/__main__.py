@@ -6,7 +6,7 @@ import argparse
 import importlib
 import sys
 
-from data_prep.errors import DataPrepError
+from data_prep.errors import DataPrepError, describe_error
 from data_prep.streams import discard_output, escape_unencodable_characters, program_name
 
 INTERRUPTED_EXIT_CODE = 130
@@ -52,7 +52,7 @@ def _run(arguments: list[str] | None) -> int:
     except BrokenPipeError:
         return discard_output()
     except (DataPrepError, ValueError, OSError) as error:
-        print(f"data_prep {parsed.command}: {error}", file=sys.stderr)
+        print(f"data_prep {parsed.command}: {describe_error(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"data_prep {parsed.command}: interrupted; the same command resumes", file=sys.stderr)

@@ -11,6 +11,15 @@ def escaped(path: object) -> str:
     return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def describe_error(error: BaseException) -> str:
+    """Return the text of an error; of one of the system, the file and the cause, no number."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return (
+        error.strerror if error.filename is None else f"{escaped(error.filename)}: {error.strerror}"
+    )
+
+
 class DataPrepError(RuntimeError):
     """A wrong option, a missing file or another error of the whole command.
 

@@ -17,6 +17,7 @@ from openfold_opt.protein import shard_format
 from openfold_opt.protein.hhblits_alphabet import NUM_TOKENS
 from openfold_opt.protein.index import ShardIndex, verified_checksum
 from openfold_opt.protein.reader import ShardReader
+from openfold_opt.protein.replace_file import replacing
 from openfold_opt.protein.residue_constants import hhblits_to_model_order
 from openfold_opt.protein.shard_files import StructureShard
 from openfold_opt.protein.templates import featurize_templates, latest_template_date
@@ -74,8 +75,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.npz is None:
         print(describe_chain(reader, arguments.chain_id))
         return 0
+    if arguments.npz.exists() and not arguments.npz.is_file():
+        raise DataPrepError(f"--npz {arguments.npz} is not a regular file; name another one")
     features = raw_features(reader, arguments.chain_id)
-    with open(arguments.npz, "wb") as file:
+    with replacing(arguments.npz) as file:
         np.savez_compressed(file, **features)
     shapes = [f"{name} {array.dtype}{list(array.shape)}" for name, array in features.items()]
     print(f"{arguments.npz}: {', '.join(shapes)}")

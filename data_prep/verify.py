@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from data_prep.communicator import MpiCommunicator, SerialCommunicator
-from data_prep.errors import DataPrepError
+from data_prep.errors import DataPrepError, describe_error
 from data_prep.launch import open_communicator
 from data_prep.progress import Progress
 from openfold_opt.protein import shard_format
@@ -107,7 +107,8 @@ def _conclude(data_dir: Path, index: ShardIndex, problems: list[Problem]) -> int
             (data_dir / shard_format.VERIFIED_FILE_NAME).unlink(missing_ok=True)
         except OSError as error:
             print(
-                f"The record of an earlier verification could not be removed: {error}",
+                "The record of an earlier verification could not be removed: "
+                f"{describe_error(error)}",
                 file=sys.stderr,
             )
         return 1

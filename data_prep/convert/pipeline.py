@@ -19,7 +19,7 @@ from data_prep.convert.plan import Chunk, Plan
 from data_prep.convert.structures import KIND as STRUCTURES
 from data_prep.convert.template_library import TemplateLibrary
 from data_prep.convert.work import BuildShard, make_shards, report_errors
-from data_prep.errors import BrokenFile, DataPrepError
+from data_prep.errors import BrokenFile, DataPrepError, describe_error
 from openfold_opt.protein import shard_format
 
 T = TypeVar("T")
@@ -132,7 +132,7 @@ def on_rank_0(communicator: Communicator, work: Callable[[], T]) -> T:
         try:
             result = work()
         except (DataPrepError, BrokenFile, shard_format.ShardError, OSError) as error:
-            message = str(error)
+            message = describe_error(error)
     result, message = communicator.broadcast((result, message))
     if message is not None:
         raise DataPrepError(message)

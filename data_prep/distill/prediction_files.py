@@ -102,7 +102,7 @@ def _records(items: Sequence[Item]) -> list[tuple[Item, dict[str, Any]]]:
     for item in tracked(files, what="listing", unit="record"):
         try:
             content = json.loads(read_file(item.path))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(content, dict) and content.keys() >= _RECORD_KEYS:
             records.append((item, content))

@@ -14,10 +14,20 @@ _FIRST_SUCCESSOR = slice(29, 33)
 
 
 def read_clusters(path: Path) -> dict[str, int]:
-    """Map each `<ID>_<entity>` of clusters-by-entity-40.txt, in upper case, to its line, from 0."""
+    """Map each `<ID>_<entity>` of clusters-by-entity-40.txt, in upper case, to its line, from 0.
+
+    Raises:
+        BrokenFile: The table is empty, or has a name in two clusters, of which one may be held out.
+    """
     clusters: dict[str, int] = {}
     for number, line in enumerate(read_text(path).strip().split("\n")):
-        clusters.update(dict.fromkeys(line.upper().split(), number))
+        for name in line.upper().split():
+            if clusters.setdefault(name, number) != number:
+                raise BrokenFile(
+                    path,
+                    f"{name} is in two clusters; it must be on one line only",
+                    line=number + 1,
+                )
     if not clusters:
         raise BrokenFile(path, "is empty; expected one cluster of entities per line")
     return clusters

@@ -64,6 +64,17 @@ def test_arrays(data_dir, tmp_path):
     assert main(["inspect", str(data_dir), "--npz", str(tmp_path / "y.npz")]) == 1
 
 
+def test_arrays_that_cannot_be_written_are_named(data_dir, tmp_path, capsys):
+    absent = tmp_path / "absent" / "x.npz"
+    for path, message in (
+        ("/dev/full", "--npz /dev/full is not a regular file; name another one"),
+        (tmp_path, f"--npz {tmp_path} is not a regular file; name another one"),
+        (absent, f"{absent}: No such file or directory"),
+    ):
+        assert main(["inspect", str(data_dir), "1abc_A", "--npz", str(path)]) == 1
+        assert capsys.readouterr().err == f"data_prep inspect: {message}\n"
+
+
 def test_verify_writes_a_record(data_dir, capsys):
     assert verified_checksum(data_dir) is None
     assert main(["verify", str(data_dir)]) == 0

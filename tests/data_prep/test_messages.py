@@ -158,3 +158,13 @@ def test_list_of_chains_and_messages_for_absent_ones(data_dir, capsys):
         assert main(["inspect", str(data_dir), chain_id]) == 1
         assert hint in capsys.readouterr().err
     assert main(["inspect", str(data_dir), "1abc_A", "--chains"]) == 1
+
+
+def test_an_output_that_cannot_be_created_is_named_without_a_number(tmp_path, capsys):
+    raw = raw_data.write_raw_data(tmp_path / "raw")
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "out"
+    for arguments in (raw_data.convert_arguments(raw, out), ["synthesize", "--out", str(out)]):
+        assert main(arguments) == 1
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert str(out) in message and "Not a directory" in message and "Errno" not in message

@@ -137,7 +137,7 @@ def test_jobs_before_a_refused_one_are_canceled(submit):
         (("--phase", "first=cpu_throughput"), "has INSTANCES=2; expected a configuration with 1"),
         (
             ("--phase", "first=cpu_2x2"),
-            "expected those of the preset in their order: first, second",
+            "expected one for each phase of the preset, in their order: first, second",
         ),
         ((*PHASES, "--walltime", "third=1:00"), "--walltime of third: no --phase has this name"),
         ((*PHASES, "--data-dir", "nowhere"), "nowhere does not exist"),

@@ -1,6 +1,7 @@
 """Signals that stop a run: which signals are one request, and the exit codes."""
 
 import os
+import pathlib
 import signal
 import subprocess
 import threading
@@ -115,3 +116,16 @@ def test_a_signal_during_training_is_one_request(tmp_path, number, ranks, is_gro
     assert process.returncode == 75, text
     assert "run stopped on request after step" in text and "run failed" not in text
     assert "is complete, and the same command continues the run" in text and "Traceback" not in text
+
+
+def test_a_killed_rank_is_named(tmp_path):
+    process = start_script(tmp_path, ranks=2, TINY_STEP_SECONDS="2", TINY_HEARTBEAT_SECONDS="3")
+    wait_for_line(process, "data: ")
+    children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 2
+    os.kill(int(children[1]), signal.SIGKILL)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGKILL, text
+    assert "run_and_time.sh: rank 1 was ended by signal 9" in text
+    assert "rank 1 on" in text and "sent no heartbeat" in text
+    assert "trap -" not in text and "RESULT" not in text

@@ -16,6 +16,12 @@ def test_clusters_are_numbered_from_zero_and_upper_case(tmp_path):
         read_clusters(tmp_path / "c.txt")
 
 
+def test_a_name_in_two_clusters_is_refused(tmp_path):
+    (tmp_path / "c.txt").write_text("1abc_1 1abc_1 2abc_2\n3abc_1 1ABC_1\n")
+    with pytest.raises(BrokenFile, match="1ABC_1 is in two clusters"):
+        read_clusters(tmp_path / "c.txt")
+
+
 def test_obsolete_takes_the_first_successor_of_long_enough_lines(tmp_path):
     (tmp_path / "o.dat").write_text(
         " LIST OF OBSOLETE COORDINATE ENTRIES AND SUCCESSORS\n"
