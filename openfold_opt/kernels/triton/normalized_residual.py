@@ -81,6 +81,7 @@ def gradient_kernel(
     HAS_MASK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
+    """Compute all gradients for some tiles of rows, and sums over them."""
     inner, columns = tl.arange(0, BLOCK_IN), tl.arange(0, BLOCK_OUT)
     in_inner, in_columns = inner < C_IN, columns < C_OUT
     gamma = tl.load(gamma_ptr + inner, mask=in_inner, other=0.0).to(tl.float32)
@@ -94,9 +95,7 @@ def gradient_kernel(
     dgamma = tl.zeros([BLOCK_IN], dtype=tl.float32)
     dbeta = tl.zeros([BLOCK_IN], dtype=tl.float32)
     channel_stride = size_1 * size_2
-    for first in range(
-        tl.program_id(0) * BLOCK_ROWS, num_rows, tl.num_programs(0) * BLOCK_ROWS
-    ):
+    for first in range(tl.program_id(0) * BLOCK_ROWS, num_rows, tl.num_programs(0) * BLOCK_ROWS):
         rows = first + tl.arange(0, BLOCK_ROWS)
         in_rows = rows < num_rows
         batch = (rows // channel_stride).to(tl.int64)

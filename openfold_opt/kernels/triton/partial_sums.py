@@ -67,7 +67,7 @@ def partial_sums_forward(partial: Tensor, dtype: torch.dtype) -> Tensor:
     num_parts, *shape = partial.shape
     num_elements = partial[0].numel()
     out = torch.empty(shape, dtype=dtype, device=partial.device)
-    # The largest power of two with at least so many programs.
+    # The largest power of two for which a launch has at least PROGRAMS programs.
     block_elements = 1 << max(num_elements // PROGRAMS, 1).bit_length() - 1
     block_elements = max(MIN_BLOCK_ELEMENTS, min(256, block_elements))
     block_parts = min(ELEMENTS_PER_BLOCK // block_elements, next_power_of_2(num_parts))

@@ -59,6 +59,7 @@ def gradient_kernel(
     HAS_MASK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
+    """Compute dx for some tiles of rows and a block of columns, and sums over them."""
     inner = tl.program_id(0) * BLOCK_IN + tl.arange(0, BLOCK_IN)
     columns = tl.arange(0, BLOCK_OUT)
     in_inner, in_columns = inner < C_IN, columns < C_OUT
