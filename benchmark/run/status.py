@@ -258,7 +258,10 @@ def _continue(status: RunStatus) -> str | None:
         return with_phase(command, plan.next_phase.name) + ranks
     num_ranks = 1 if status.plan is None else status.plan.num_ranks
     ranks = (
-        f" (on {num_ranks} ranks, with the launcher of the first start)" if num_ranks > 1 else ""
+        f" (on {num_ranks} ranks, as it was started: by torchrun, by srun, or by run_and_time.sh "
+        "with these options)"
+        if num_ranks > 1
+        else ""
     )
     again = "" if status.state.resumable else " (starts again: there is no checkpoint)"
     return command + ranks + again

@@ -222,7 +222,7 @@ def test_lost_rank(tmp_path):
     assert lines[0].endswith(", rank 1")
     error = state(output)["error"]
     assert (error["type"], error["rank"]) == ("LostRankError", 1)
-    assert detail(lines, "continue").endswith("(on 2 ranks, with the launcher of the first start)")
+    assert detail(lines, "continue").endswith("run_and_time.sh with these options)")
 
 
 def test_ctrl_c_reaches_all_ranks_at_once(tmp_path):
