@@ -6,7 +6,7 @@ The function of the same name in kernels/reference defines signature and semanti
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, get_args
 
 from torch import Tensor
@@ -16,7 +16,7 @@ Precision = Literal["fp32", "tf32", "bf16"]
 
 Implementation = Literal["auto", "reference", "cpu", "triton", "cuequivariance"]
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
-"""Values of the fields of KernelConfig.
+"""Implementations that KernelConfig names.
 
 "auto" is "triton" on a GPU, and on the CPU "cpu", or "reference" without a C++ compiler."""
 
@@ -199,6 +199,16 @@ class KernelConfig:
     backbone_update: Implementation = "reference"
     dropout_masks: Implementation = "reference"
     weight_update: Implementation = "reference"
+    fused_attention: bool = True
+    """Whether KernelSet.residual_attention replaces operations, if all of them are Triton's.
+
+    docs/kernels.md describes how to decide on a GPU.
+    """
+
+    @property
+    def implementations(self) -> dict[str, Implementation]:
+        """Operation -> implementation."""
+        return {name: value for name, value in vars(self).items() if name != "fused_attention"}
 
     @classmethod
     def all(cls, name: Implementation) -> KernelConfig:
@@ -206,7 +216,7 @@ class KernelConfig:
 
         "cuequivariance" has few operations, and the others are those of Triton.
         """
-        names = [field.name for field in fields(cls)]
+        names = list(cls().implementations)
         if name == "cuequivariance":
             others: dict[str, Implementation] = {
                 each: "triton" for each in names if each not in CUEQUIVARIANCE_OPERATIONS
