@@ -5,9 +5,9 @@ The function of the same name in kernels/reference defines signature and semanti
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, get_args
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from torch import Tensor
 
@@ -216,10 +216,12 @@ class KernelConfig:
 
         "cuequivariance" has few operations, and the others are those of Triton.
         """
-        names = list(cls().implementations)
+        chosen = dict.fromkeys(cls().implementations, name)
         if name == "cuequivariance":
-            others: dict[str, Implementation] = {
-                each: "triton" for each in names if each not in CUEQUIVARIANCE_OPERATIONS
-            }
-            return cls(**{each: others.get(each, name) for each in names})
-        return cls(**dict.fromkeys(names, name))
+            chosen |= {each: "triton" for each in chosen if each not in CUEQUIVARIANCE_OPERATIONS}
+        return cls().with_implementations(chosen)
+
+    def with_implementations(self, chosen: Mapping[str, Implementation]) -> KernelConfig:
+        """Return a copy with other implementations. chosen: operation -> implementation."""
+        changes: dict[str, Any] = dict(chosen)
+        return replace(self, **changes)

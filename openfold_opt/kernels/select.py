@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
 from openfold_opt.kernels.arguments import Kernel
@@ -37,8 +35,8 @@ def resolve_auto(
         if has_cpu_kernels is None:
             has_cpu_kernels = cpu_unsupported_reason() is None
         chosen = "cpu" if has_cpu_kernels else "reference"
-    return replace(
-        config, **{operation: chosen for operation, name in names.items() if name == "auto"}
+    return config.with_implementations(
+        {operation: chosen for operation, name in names.items() if name == "auto"}
     )
 
 
