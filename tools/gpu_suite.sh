@@ -19,7 +19,8 @@ Runs on a machine with a GPU and takes less than 540 seconds. The parts, in this
   step_eager        seconds per step without graphs, with 0 and 3 recycling iterations
   step_graphs       the same with CUDA graphs and 0, 3, 1 and 2 recycling iterations; fails if a
                     capture fails
-  kernels           every operation, fused against reference
+  kernels           every operation, fused against reference; residual attention in one launch
+                    against separate operations
   profile           the profile of one step without graphs
   gpu_tests         the tests marked gpu
   kernel_tests      the tests of the kernels, compiled for the GPU

@@ -17,6 +17,7 @@ import torch
 
 from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools import against
+from benchmark.perf.tools.attention_launches import time_residual_attention
 from benchmark.perf.tools.kernel_peers import (
     PEERS,
     attention_peers,
@@ -154,6 +155,16 @@ def measure(args: argparse.Namespace) -> KernelMetrics:
             _add_case(_measure_case(case, getattr(ours, case.operation), args), metrics, args)
             if isinstance(case.shapes, SelfAttentionShapes):
                 _add_case(_measure_attention_core(case, case.shapes, args), metrics, args)
+                if ours.residual_attention is not None:
+                    found = time_residual_attention(
+                        ours.residual_attention,
+                        ours,
+                        case.shapes,
+                        where=case.where,
+                        make=TensorMaker(device=device, dtype=case.dtype),
+                        repeats=args.repeats,
+                    )
+                    _add_case(found, metrics, args)
     if not metrics.cases:
         raise BenchmarkError(
             f"--only {args.only}: no operation or location contains this text; without --only all "
@@ -320,7 +331,8 @@ def report(metrics: KernelMetrics) -> str:
         f"{metrics.copy_bytes_per_second / 1e9:.1f} GB/s, matrix product "
         f"{metrics.matmul_flops_per_second / 1e12:.2f} TFLOP/s. 'of copy': the least bytes that "
         "have to move, divided by our time, relative to the copy; above 100% if data is cached. "
-        "Columns after it: times relative to ours; 'plain' is the reference kernel."
+        "Columns after it: times relative to ours; 'plain' is the reference kernel, 'separate' the "
+        "operations that residual_attention replaces."
     )
     if metrics.against is not None:
         limits += f"\nagainst: the kernels of {metrics.against}"

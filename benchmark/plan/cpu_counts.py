@@ -58,10 +58,11 @@ def count_cpu_step(config: RunConfig) -> CpuStepCounts:
     Raises:
         BenchmarkError: Its kernels or precision are not those of a CPU.
     """
-    if set(vars(config.kernels).values()) != {_KERNELS} or config.precision != "fp32":
+    kernels = set(config.kernels.implementations.values())
+    if kernels != {_KERNELS} or config.precision != "fp32":
         raise BenchmarkError(
             f"on a CPU, only steps with {_KERNELS} kernels in fp32 are planned; found kernels "
-            f"{sorted(set(vars(config.kernels).values()))} in {config.precision}. A preset for "
+            f"{sorted(kernels)} in {config.precision}. A preset for "
             "GPUs is planned with the system of a GPU (`plan systems`)"
         )
     gradient, num_parameters = _trace(config, 0)

@@ -81,7 +81,7 @@ class TrainPlan:
 
 def code_of(config: RunConfig) -> str:
     """Return the code base whose counts describe a preset of this project."""
-    kernels = set(vars(config.kernels).values())
+    kernels = set(config.kernels.implementations.values())
     return REFERENCE if kernels == {"reference"} else PROJECT
 
 

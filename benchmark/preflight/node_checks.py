@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import os
 import tempfile
@@ -96,7 +95,7 @@ def check_environment(config: RunConfig) -> Finding:
     """Check the versions of imported libraries. All nodes must have the same text."""
     versions = describe_versions()
     required = ["torch", "numpy", "h5py", "numba", "mlperf-logging"]
-    if "triton" in dataclasses.astuple(config.kernels):
+    if "triton" in config.kernels.implementations.values():
         required.append("triton")
     missing = [
         name

@@ -5,9 +5,9 @@ The function of the same name in kernels/reference defines signature and semanti
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import ClassVar, Literal, NamedTuple, get_args
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from torch import Tensor
 
@@ -16,7 +16,7 @@ Precision = Literal["fp32", "tf32", "bf16"]
 
 Implementation = Literal["auto", "reference", "cpu", "triton", "cuequivariance"]
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
-"""Values of the fields of KernelConfig.
+"""Implementations that KernelConfig names.
 
 "auto" is "triton" on a GPU, and on the CPU "cpu", or "reference" without a C++ compiler."""
 
@@ -199,6 +199,16 @@ class KernelConfig:
     backbone_update: Implementation = "reference"
     dropout_masks: Implementation = "reference"
     weight_update: Implementation = "reference"
+    fused_attention: bool = True
+    """Whether KernelSet.residual_attention replaces operations, if all of them are Triton's.
+
+    docs/kernels.md describes how to decide on a GPU.
+    """
+
+    @property
+    def implementations(self) -> dict[str, Implementation]:
+        """Operation -> implementation."""
+        return {name: value for name, value in vars(self).items() if name != "fused_attention"}
 
     @classmethod
     def all(cls, name: Implementation) -> KernelConfig:
@@ -206,10 +216,12 @@ class KernelConfig:
 
         "cuequivariance" has few operations, and the others are those of Triton.
         """
-        names = [field.name for field in fields(cls)]
+        chosen = dict.fromkeys(cls().implementations, name)
         if name == "cuequivariance":
-            others: dict[str, Implementation] = {
-                each: "triton" for each in names if each not in CUEQUIVARIANCE_OPERATIONS
-            }
-            return cls(**{each: others.get(each, name) for each in names})
-        return cls(**dict.fromkeys(names, name))
+            chosen |= {each: "triton" for each in chosen if each not in CUEQUIVARIANCE_OPERATIONS}
+        return cls().with_implementations(chosen)
+
+    def with_implementations(self, chosen: Mapping[str, Implementation]) -> KernelConfig:
+        """Return a copy with other implementations. chosen: operation -> implementation."""
+        changes: dict[str, Any] = dict(chosen)
+        return replace(self, **changes)

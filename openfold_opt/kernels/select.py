@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import torch
 
 from openfold_opt.kernels.arguments import Kernel
@@ -29,7 +27,7 @@ def resolve_auto(
 
     has_cpu_kernels: whether all ranks have the CPU kernels; None: whether this machine has them.
     """
-    names = asdict(config)
+    names = config.implementations
     if "auto" not in names.values():
         return config
     chosen: Implementation = "triton"
@@ -37,16 +35,15 @@ def resolve_auto(
         if has_cpu_kernels is None:
             has_cpu_kernels = cpu_unsupported_reason() is None
         chosen = "cpu" if has_cpu_kernels else "reference"
-    return KernelConfig(
-        **{operation: chosen if name == "auto" else name for operation, name in names.items()}
+    return config.with_implementations(
+        {operation: chosen for operation, name in names.items() if name == "auto"}
     )
 
 
 def uses_triton(config: KernelConfig, device: torch.device) -> bool:
     """Return whether any operation on the device uses Triton, which cuEquivariance needs, too."""
-    return not {"triton", "cuequivariance"}.isdisjoint(
-        asdict(resolve_auto(config, device)).values()
-    )
+    resolved = resolve_auto(config, device)
+    return not {"triton", "cuequivariance"}.isdisjoint(resolved.implementations.values())
 
 
 def describe_tuning(device: torch.device) -> str:
@@ -75,7 +72,7 @@ def build_kernel_set(
     device = torch.device(device)
     shapes = shapes if shapes is not None else KernelShapes()
     config = resolve_auto(config, device)
-    names = asdict(config)
+    names = config.implementations
     return KernelSet(
         **{
             operation: _find(OPERATIONS[operation], name, device, shapes, precision)
@@ -188,10 +185,12 @@ def _find_triangle_multiplication(
 def has_residual_attention(config: KernelConfig, *, also: tuple[Implementation, ...] = ()) -> bool:
     """Return whether residual_attention replaces three operations: if all are those of Triton.
 
-    config: resolved; also: implementations that count as Triton.
+    config: resolved, and may exclude it; also: implementations that count as Triton.
     """
-    names = asdict(config)
-    return all(names[part] in ("triton", *also) for part in RESIDUAL_ATTENTION_PARTS)
+    names = config.implementations
+    return config.fused_attention and all(
+        names[part] in ("triton", *also) for part in RESIDUAL_ATTENTION_PARTS
+    )
 
 
 def _find_residual_attention(config: KernelConfig, device: torch.device) -> Kernel | None:

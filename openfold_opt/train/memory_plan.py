@@ -12,7 +12,7 @@ import functools
 import math
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -145,7 +145,7 @@ class StepMemory:
         The others run when few tensors are saved: at the start of a stack, or after the backward
         pass.
         """
-        config, names = self._config, asdict(self._kernels)
+        config, names = self._config, self._kernels.implementations
         dtype = activation_dtype(config.precision)
         is_residual = self._dap_size == 1 and has_residual_attention(self._kernels)
         found = []

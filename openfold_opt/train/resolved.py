@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import torch
 
@@ -61,9 +61,9 @@ def describe_resolved(
 
 
 def _describe_kernels(kernels: KernelConfig) -> str:
-    """Return the implementation of most operations, and the operations with another one."""
+    """Return the implementation of most operations, and what differs from it."""
     operations_of: dict[str, list[str]] = {}
-    for operation, implementation in asdict(kernels).items():
+    for operation, implementation in kernels.implementations.items():
         operations_of.setdefault(implementation, []).append(operation)
     usual = max(operations_of, key=lambda name: len(operations_of[name]))
     others = [
@@ -71,4 +71,6 @@ def _describe_kernels(kernels: KernelConfig) -> str:
         for name, operations in operations_of.items()
         if name != usual
     ]
+    if not kernels.fused_attention:
+        others.append("separate launches for attention")
     return usual + (f" (but {'; '.join(others)})" if others else "")

@@ -1,5 +1,6 @@
 """Selection of kernels."""
 
+import dataclasses
 import sys
 
 import pytest
@@ -31,6 +32,20 @@ def test_one_implementation_for_all_operations(name, expected):
     kernels = build_kernel_set(KernelConfig.all(name), "cpu")
     for operation in OPERATIONS.values():
         assert getattr(kernels, operation.name) is expected(operation)
+
+
+def test_fused_attention_is_a_choice():
+    triton = KernelConfig.all("triton")
+    kernels = build_kernel_set(triton, "cpu")
+    assert kernels.residual_attention.__name__ == "residual_attention"
+    separate = build_kernel_set(dataclasses.replace(triton, fused_attention=False), "cpu")
+    assert separate == dataclasses.replace(kernels, residual_attention=None)
+
+
+def test_resolving_keeps_the_choice_of_attention():
+    config = dataclasses.replace(KernelConfig.all("auto"), fused_attention=False)
+    expected = dataclasses.replace(KernelConfig.all("triton"), fused_attention=False)
+    assert resolve_auto(config, torch.device("cuda")) == expected
 
 
 @pytest.fixture

@@ -46,8 +46,12 @@ def outputs_and_gradients(model, batch, plan):
     return {"pair": outputs.pair, "msa": outputs.msa, "positions": outputs.sm_positions} | gradients
 
 
-def test_outputs_and_gradients_with_dropout_and_recycling(small_config, random_batch, device):
-    kernels = build_kernel_set(KernelConfig.all("triton"), device)
+@pytest.mark.parametrize("fused_attention", [True, False])
+def test_outputs_and_gradients_with_dropout_and_recycling(
+    small_config, random_batch, device, fused_attention
+):
+    names = dataclasses.replace(KernelConfig.all("triton"), fused_attention=fused_attention)
+    kernels = build_kernel_set(names, device)
     fused = dataclasses.replace(REFERENCE, kernels=kernels)
     model, batch = randomized(small_config).to(device), random_batch.to(device)
     reference = outputs_and_gradients(model, batch, REFERENCE)

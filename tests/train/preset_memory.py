@@ -10,7 +10,6 @@ preset_memory.json in this folder, with which a test compares the presets. A pha
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -53,8 +52,9 @@ def memory_facts(config: RunConfig) -> dict[str, object]:
         "has_tm_score": config.model.auxiliary_heads.has_tm_score,
         "has_violation_loss": config.loss.violation.weight > 0.0,
         "reference_kernels": sorted(
-            name for name, kind in asdict(config.kernels).items() if kind == "reference"
+            name for name, kind in config.kernels.implementations.items() if kind == "reference"
         ),
+        "fused_attention": config.kernels.fused_attention,
     }
 
 

@@ -81,6 +81,30 @@ def test_the_largest_workspace_is_that_of_an_operation_of_the_step(config):
     assert found.implementation == "reference"
 
 
+def test_separate_launches_of_attention_need_more_memory(config):
+    """They save the normalized rows for the backward pass."""
+    config = dataclasses.replace(config, precision="bf16")
+    fused, separate = (
+        StepMemory(
+            config,
+            dataclasses.replace(KernelConfig.all("triton"), fused_attention=is_fused),
+            has_graphs=False,
+        )
+        for is_fused in (True, False)
+    )
+    assert fused.saved(0) < separate.saved(0)
+    found = separate.largest_workspace
+    place = next(
+        place
+        for place in operations_of_step(config)
+        if (place.operation, place.where) == (found.operation, found.where)
+    )
+    workspace = OPERATIONS["self_attention"].workspace(
+        place.shapes, torch.bfloat16, implementation="triton"
+    )
+    assert fused.largest_workspace.bytes < found.bytes == workspace.training
+
+
 @pytest.mark.parametrize("between", [0.0, 0.5])
 @pytest.mark.parametrize("number", range(7))
 def test_the_plan_recomputes_the_fewest_blocks_that_fit(

@@ -72,6 +72,14 @@ def test_the_description_names_every_resolved_value():
     )
 
 
+def test_the_description_names_separate_launches_for_attention():
+    kernels = dataclasses.replace(KernelConfig.all("triton"), fused_attention=False)
+    line = describe_resolved(
+        tiny_config(kernels=kernels), recomputed_blocks={}, number_of_ranks=1, global_batch_size=1
+    )
+    assert "kernels triton (but separate launches for attention), " in line
+
+
 def test_observers_get_the_resolved_configuration(tmp_path, monkeypatch):
     """recompute="auto" becomes a number of blocks, which depends on the free memory."""
     monkeypatch.setattr(build_run, "plan_recomputation", lambda config, device: 1)
@@ -94,6 +102,6 @@ def test_observers_get_the_resolved_configuration(tmp_path, monkeypatch):
     (info,) = recorder.infos
     assert info.recomputed_blocks == dict.fromkeys(STACKS, 1)
     assert info.config.device == "cpu"
-    assert "auto" not in dataclasses.asdict(info.config.kernels).values()
+    assert "auto" not in info.config.kernels.implementations.values()
     printed = stream.getvalue()
     assert "resolved: device cpu" in printed and "1 of evoformer_stack" in printed

@@ -98,12 +98,17 @@ class SelfAttentionShapes:
 
 @dataclass(frozen=True, kw_only=True)
 class ResidualAttentionShapes(SelfAttentionShapes):
-    """Shapes of the arguments of KernelSet.residual_attention, with a bias that is an argument."""
+    """Shapes of the arguments of KernelSet.residual_attention; with has_bias, bias is one."""
+
+    has_own_bias: bool = False
+    """Whether a bias is projected from the normalized input. Then has_bias is False."""
 
     def arguments(self, make: TensorMaker) -> Arguments:
         """Make arguments of these shapes."""
         attention = super().arguments(make)
-        (x, *linear), norm = attention.leaves, make.norm(self.c)
+        (x, *others), norm = attention.leaves, make.norm(self.c)
+        if self.has_own_bias:
+            others.append(make.leaf(self.num_heads, self.c, scale=self.c**-0.5))
         (mask,) = attention.others
 
         def call(kernel: Kernel) -> Kernel:
@@ -116,6 +121,7 @@ class ResidualAttentionShapes(SelfAttentionShapes):
                 mask=mask,
                 mask_inf=1e9,
                 bias=rest[4] if self.has_bias else None,
+                bias_projection=LinearWeights(rest[4], None) if self.has_own_bias else None,
             )
 
-        return Arguments(leaves=(x, *norm, *linear), others=(mask,), call=call)
+        return Arguments(leaves=(x, *norm, *others), others=(mask,), call=call)

@@ -11,11 +11,18 @@ import pytest
 import torch
 
 from benchmark.__main__ import main
+from benchmark.perf.tools.attention_launches import separate_attention
 from benchmark.perf.tools.kernel_peers import attention_peers, core_leaves
 from benchmark.presets import build_preset
+from openfold_opt.kernels.arguments import TensorMaker
+from openfold_opt.kernels.interface import KernelConfig
 from openfold_opt.kernels.operations import OPERATIONS
 from openfold_opt.kernels.reference.attention import attention
-from openfold_opt.kernels.reference.self_attention import SelfAttentionShapes
+from openfold_opt.kernels.reference.self_attention import (
+    ResidualAttentionShapes,
+    SelfAttentionShapes,
+)
+from openfold_opt.kernels.select import build_kernel_set
 from openfold_opt.train.operation_shapes import operations_of_step
 
 CPU = torch.device("cpu")
@@ -91,6 +98,39 @@ def test_a_failing_operation_is_recorded_and_the_others_are_measured(tmp_path, m
     assert all(line.startswith("triangle_update") for line in metrics["failures"])
     assert {"ours", "plain"} <= set(cases["triangle_edges"]["seconds"])
     assert "SDPA" not in cases["attention core"]["seconds"]
+
+
+def test_residual_attention_is_compared_with_the_operations_that_it_replaces(
+    tmp_path, monkeypatch, capsys
+):
+    separate = build_kernel_set(KernelConfig(), "cpu")
+    fused = dataclasses.replace(separate, residual_attention=separate_attention(separate))
+    monkeypatch.setattr("benchmark.perf.kernels.build_kernel_set", lambda *_, **__: fused)
+    record = tmp_path / "kernels.json"
+    options = ["--preset", "demo", "--repeats", "1", "--only", "self_attention"]
+    assert main(["perf", "kernels", *options, "--json", str(record)]) == 0
+    cases = json.loads(record.read_text())["figures"]["cases"]
+    found = {case["where"]: case for case in cases if case["operation"] == "residual_attention"}
+    assert {"MSA row", "MSA column", "triangle"} <= set(found)
+    assert all(set(case["seconds"]) == {"ours", "separate"} for case in found.values())
+    rows = [line for line in capsys.readouterr().out.splitlines() if "residual_att" in line]
+    assert all(row.split()[-1].endswith("x") for row in rows[-2 * len(found) :])
+
+
+@pytest.mark.parametrize("bias", [{}, {"has_bias": True}, {"has_own_bias": True}])
+def test_separate_attention_computes_the_same(bias):
+    sizes = {"batch": 1, "groups": 16, "length": 16, "c": 32, "num_heads": 2, "c_head": 16}
+    shapes = ResidualAttentionShapes(**({"has_bias": False} | sizes | bias))
+    arguments = shapes.arguments(TensorMaker(device=CPU, dtype=torch.bfloat16))
+    with torch.no_grad():
+        # Only the gates have a bias.
+        arguments.leaves[4][: 3 * 32] = 0.0
+    kernels = build_kernel_set(KernelConfig.all("triton"), "cpu")
+    found, expected = (
+        arguments.call(each)(*arguments.leaves)
+        for each in (kernels.residual_attention, separate_attention(kernels))
+    )
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
 
 
 def test_no_matching_case_is_an_error(capsys):

@@ -129,7 +129,7 @@ def test_workspace_of_residual_attention(dtype):
     """In bfloat16 the normalization is within the launch of the attention."""
     sizes = {"batch": 1, "groups": 9, "length": 24, "c": 32, "num_heads": 4, "c_head": 8}
     shapes = ResidualAttentionShapes(**sizes, has_bias=True)
-    found = residual_attention_workspace(SelfAttentionShapes(**vars(shapes)), dtype)
+    found = residual_attention_workspace(SelfAttentionShapes(**sizes, has_bias=True), dtype)
     arguments = shapes.arguments(TensorMaker(device=CPU, dtype=dtype))
     real = real_workspace(arguments.call(residual_attention), arguments)
     for direction, expected in vars(real).items():
