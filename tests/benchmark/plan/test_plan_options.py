@@ -7,6 +7,9 @@ import json
 import pytest
 
 from benchmark.__main__ import main
+from benchmark.plan import counts_command
+from benchmark.plan.step_counts import PROJECT
+from tests.support.step_counts import small_step
 
 QUESTIONS = {
     "train": ["--preset", "mlperf_16x8_dap1", "--system", "h100_sxm"],
@@ -78,6 +81,8 @@ def test_an_output_that_cannot_be_written_is_named(option, question, tmp_path, c
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.sh").mkdir()
     (tmp_path / "kernels.json").write_text(json.dumps(KERNELS))
+    # Tracing takes seconds.
+    monkeypatch.setattr(counts_command, "count_step", lambda *arguments: small_step(PROJECT, 1))
     extra = NEEDED.get(f"{option} {question}", [])
     for path in ("folder.sh", "absent/out.sh", "x" * 300 + ".sh", "/proc/out.sh"):
         arguments = [*QUESTIONS[question], *extra, option, path]
