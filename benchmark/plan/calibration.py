@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmark.command_line import BenchmarkError
+from benchmark.json_file import not_expected, read_json
 from benchmark.perf.tools.perf_record import from_json
 from benchmark.perf.tools.roofline import EFFICIENCIES
 from benchmark.perf.tools.step_calls import StepCalls, StepSeconds
@@ -138,14 +138,13 @@ def _deviation(steps: StepSeconds) -> float:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    expected = "a record that `perf --json` wrote"
+    record = read_json(path, expected=expected)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(record["figures"], dict) or not isinstance(record["measurement"], str):
             raise ValueError("no figures")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BenchmarkError(
-            f"{path}: {type(error).__name__} {error}; expected a record that `perf --json` wrote"
-        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise not_expected(path, error, expected=expected) from error
     return record
 
 
@@ -159,13 +158,17 @@ def _with_rates(system: System, figures: dict[str, Any], path: Path) -> System:
             f"{copy}, {product} on {figures.get('device')}"
         )
     rates = system.chip.sustained
-    memory, matrix = rates.bytes_per_second / copy, rates.matmul_flops_per_second / product
-    calibration = {str(kind): memory if kind in MEMORY_CLASSES else matrix for kind in EFFICIENCIES}
-    return dataclasses.replace(
-        system,
-        calibration=calibration,
-        sources={**system.sources, "calibration": f"measured: {path.name}"},
-    )
+    try:
+        memory, matrix = rates.bytes_per_second / copy, rates.matmul_flops_per_second / product
+        return dataclasses.replace(
+            system,
+            calibration={
+                str(kind): memory if kind in MEMORY_CLASSES else matrix for kind in EFFICIENCIES
+            },
+            sources={**system.sources, "calibration": f"measured: {path.name}"},
+        )
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BenchmarkError(f"{path}: rates that cannot be used: {error}") from error
 
 
 def _fits(figures: dict[str, Any], path: Path) -> dict[str, dict[str, float]]:

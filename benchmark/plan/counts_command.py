@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmark.code_revision import describe_commit
-from benchmark.command_line import BenchmarkError, check_output_option
+from benchmark.command_line import check_output_option, whole_number
 from benchmark.machine import CHECKOUT
 from benchmark.perf.tools.can_run import import_with_triton
 from benchmark.perf.tools.launch_trace import Launch, Trace, trace_step
@@ -92,7 +92,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="name, or path of a file; every phase is counted (default: mlperf_reference)",
     )
     add("--code", default=PROJECT, choices=list(CODE_BASES), help=f"(default: {PROJECT})")
-    add("--dap", type=int, nargs="+", default=[1, 2, 4, 8], metavar="P", help="DAP sizes")
+    add(
+        "--dap",
+        type=whole_number(1, 1024),
+        nargs="+",
+        default=[1, 2, 4, 8],
+        metavar="P",
+        help="DAP sizes",
+    )
     add("--out", type=Path, default=STORED, metavar="FILE", help="file to add the counts to")
     add(
         "--stored",
@@ -104,8 +111,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Trace each step and add it to the file. Replaces counts that the file has."""
     check_output_option("--out", args.out)
-    if min(args.dap) < 1:
-        raise BenchmarkError(f"--dap {args.dap}: expected at least 1")
     import_with_triton("openfold_opt.kernels.triton.launching")
     asked = CountRequest(preset=args.preset, code=args.code, dap_sizes=args.dap)
     for request in SHIPPED if args.stored else (asked,):

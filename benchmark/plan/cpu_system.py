@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmark.command_line import BenchmarkError
+from benchmark.json_file import read_json
 from benchmark.perf.tools.perf_record import from_json, to_json
 from benchmark.plan.cpu_rates import CpuRates
-from benchmark.plan.systems import Link
+from benchmark.plan.system_checks import (
+    Range,
+    check_line,
+    check_number,
+    check_object,
+    check_sources,
+    check_whole,
+)
+from benchmark.plan.systems import EXPECTED, Link
+
+_NUMBERS: Range = (1, 10**6)
+"""Of cores and processes."""
+_SECONDS: Range = (0.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +65,11 @@ def load_cpu_system(path: str) -> CpuSystem:
     Raises:
         BenchmarkError: The file cannot be read, or lacks a figure.
     """
+    value = read_json(Path(path), expected=EXPECTED)
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
         _check_figures(value)
         return from_json(CpuSystem, value)
-    except (OSError, ValueError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise BenchmarkError(
             f"system {path}: {error}; write it with `plan systems --calibrate RECORD... --out FILE`"
         ) from error
@@ -70,29 +81,31 @@ def cpu_system_json(system: CpuSystem) -> dict[str, Any]:
 
 
 def _check_figures(value: Any) -> None:
-    """Raise ValueError that names a figure that is missing or negative."""
+    """Raise ValueError that names a figure that is missing or wrong."""
     _check_fields(CpuSystem, value, where="")
-    _check_fields(CpuRates, value["rates"], where="rates.")
+    for name in ("name", "processor"):
+        check_line(name, value[name])
+    for name in ("num_cores", "num_processes"):
+        check_whole(name, value[name], _NUMBERS)
+    check_sources(value["sources"], [each.name for each in dataclasses.fields(CpuSystem)])
+    rates = value["rates"]
+    _check_fields(CpuRates, rates, where="rates")
     for name in ("forward_call_seconds", "backward_call_seconds", "step_deviation"):
-        _check_number(value["rates"].get(name, 0.0), f"rates.{name}")
-    works = {**value["rates"]["operators"], "others": value["rates"]["others"]}
-    for operator, work in works.items():
+        check_number(f"rates.{name}", rates.get(name, 0.0), _SECONDS)
+    check_object("rates.operators", rates["operators"])
+    for operator, work in {**rates["operators"], "others": rates["others"]}.items():
+        check_object(f"rates.{operator}", work)
         for name, number in work.items():
-            _check_number(number, f"rates.{operator}.{name}")
+            check_number(f"rates.{operator}.{name}", number, _SECONDS)
 
 
 def _check_fields(kind: Any, value: Any, *, where: str) -> None:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{where or 'the file '}is {value!r}; expected an object")
+    check_object(where or "the file", value)
+    prefix = f"{where}." if where else ""
     for each in dataclasses.fields(kind):
         is_required = each.default is each.default_factory is dataclasses.MISSING
         if is_required and value.get(each.name) is None:
-            raise ValueError(f"{where}{each.name} is missing")
-
-
-def _check_number(value: Any, name: str) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
-        raise ValueError(f"{name} is {value!r}; expected a number from 0 to 1")
+            raise ValueError(f"{prefix}{each.name} is missing")
 
 
 def name_of(processor: str) -> str:

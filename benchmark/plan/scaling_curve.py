@@ -11,6 +11,7 @@ from benchmark.plan.fitting import BENCHMARK_SHAPE, counts_of
 from benchmark.plan.step_counts import NVIDIA, REFERENCE, CountTable
 from benchmark.plan.step_model import Factors, Layout, predict_step
 from benchmark.plan.systems import load_system
+from benchmark.replace_file import save_picture
 
 SYSTEM = "h100_sxm"
 LARGEST_BATCHES: Mapping[str, int] = {REFERENCE: 128, NVIDIA: 256}
@@ -87,7 +88,7 @@ def scaling_curve(code: str, table: CountTable, factors: Factors) -> list[CurveP
 
 
 def draw_curves(curves: Mapping[str, Sequence[CurvePoint]], path: Path) -> None:
-    """Draw predicted speedups as lines, and the published points, to a PNG file."""
+    """Draw predicted speedups as lines, and the published points."""
     from benchmark.results.canvas import add_legend, color, new_axes, use_log_scale
 
     figure, axes = new_axes()
@@ -102,4 +103,4 @@ def draw_curves(curves: Mapping[str, Sequence[CurvePoint]], path: Path) -> None:
     axes.set_xlabel("H100 that train")
     axes.set_ylabel("samples per second against the reference on 8 H100")
     add_legend(axes)
-    figure.savefig(path, format="png", dpi=120)
+    save_picture(figure, path)

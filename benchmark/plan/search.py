@@ -41,6 +41,8 @@ class Split:
 class SearchSpace:
     """What is searched."""
 
+    preset: str
+    """Label of the preset that has the phase."""
     phase: Phase
     system: System
     code: str
@@ -78,7 +80,7 @@ def search_splits(
     shape = shape_name(space.config)
     sizes = table.dap_sizes(code=space.code, shape=shape)
     if not sizes:
-        table.find(code=space.code, shape=shape, dap=1)
+        table.find(code=space.code, shape=shape, dap=1, preset=space.preset)
     splits, errors = [], []
     evaluations = _Evaluations(space, table, factors)
     for dap in sizes:

@@ -13,6 +13,7 @@ from benchmark.plan.systems import load_system
 from benchmark.presets import build_preset
 from openfold_opt.train.phases import phases_of
 
+_PRESET = "mlperf_256x8_dap8"
 _LARGEST = "NVIDIA__eos_n260_ngc23.09_pytorch__strong"
 BATCHES = range(128, 257, 8)
 
@@ -42,7 +43,8 @@ def check_search(results: Sequence[Published], table: CountTable) -> SearchCheck
     others = [each for each in results if each.folder != _LARGEST and each.setup.code == NVIDIA]
     setup = SETUPS[_LARGEST]
     space = SearchSpace(
-        phase=phases_of(build_preset("mlperf_256x8_dap8"))[0],
+        preset=_PRESET,
+        phase=phases_of(build_preset(_PRESET))[0],
         system=load_system(setup.system),
         code=NVIDIA,
         batches=BATCHES,

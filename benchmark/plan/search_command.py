@@ -8,7 +8,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmark.command_line import BenchmarkError, check_json_option, check_output_option
+from benchmark.command_line import (
+    check_json_option,
+    check_output_option,
+    real_number,
+    whole_number,
+)
 from benchmark.perf.tools.timing_stats import table as format_table
 from benchmark.plan.code_bases import CODE_BASES
 from benchmark.plan.search import (
@@ -22,21 +27,35 @@ from benchmark.plan.step_counts import read_table
 from benchmark.plan.systems import load_system
 from benchmark.plan.train_command import add_plan_options, phases_named, project_factors
 from benchmark.plan.train_plan import code_of
-from benchmark.replace_file import replace_text
+from benchmark.presets import preset_label
+from benchmark.replace_file import replace_text, save_picture
 
 _SHOWN = 12
+_MOST_SAMPLES = 10**6
+"""Of a batch. Every divisor is tried."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_plan_options(parser)
     add = parser.add_argument
-    add("--gpus", required=True, type=int, metavar="N", help="GPUs that may be used")
-    add("--within", type=float, metavar="MIN", help="find the fewest GPUs for these minutes")
+    add(
+        "--gpus",
+        required=True,
+        type=whole_number(1),
+        metavar="N",
+        help="GPUs that may be used",
+    )
+    add(
+        "--within",
+        type=real_number(more_than=0),
+        metavar="MIN",
+        help="find the fewest GPUs for these minutes",
+    )
     add("--phase", metavar="NAME", help="phase, by its name or number (default: the last)")
     add(
         "--batches",
-        type=int,
+        type=whole_number(1, _MOST_SAMPLES),
         nargs="+",
         metavar="B",
         help="global batches to try (default: that of the preset)",
@@ -53,12 +72,11 @@ def run(args: argparse.Namespace) -> int:
     """Print the fastest splits. Returns 1 if none is fast enough for --within."""
     check_json_option(args.json)
     check_output_option("--png", args.png)
-    if args.gpus < 1 or min(args.batches or [1]) < 1:
-        raise BenchmarkError(f"--gpus {args.gpus} --batches {args.batches}: expected at least 1")
     phase = phases_named(args.preset, args.phase)[-1]
     config = phase.config
     table = read_table(args.counts)
     space = SearchSpace(
+        preset=preset_label(args.preset),
         phase=phase,
         system=load_system(args.system),
         code=args.code or code_of(config),
@@ -135,4 +153,4 @@ def _draw(splits: Sequence[Split], path: Path) -> None:
     axes.set_xlabel("GPUs")
     axes.set_ylabel("minutes to the target, expected")
     add_legend(axes)
-    figure.savefig(path, format="png", dpi=120)
+    save_picture(figure, path)

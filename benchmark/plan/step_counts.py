@@ -6,13 +6,14 @@ Tracing a step takes about half a minute, so a plan reads stored counts (step_co
 
 from __future__ import annotations
 
-import json
+import shlex
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.command_line import BenchmarkError
+from benchmark.json_file import read_json
 from benchmark.perf.tools.perf_record import from_json
 
 if TYPE_CHECKING:
@@ -126,8 +127,10 @@ class CountTable:
 
     steps: list[StepCounts]
 
-    def find(self, *, code: str, shape: str, dap: int) -> StepCounts:
+    def find(self, *, code: str, shape: str, dap: int, preset: str = "PRESET") -> StepCounts:
         """Return the counts of a step.
+
+        preset: what has this shape, for the command that an error names.
 
         Raises:
             BenchmarkError: They are not in the table.
@@ -140,9 +143,12 @@ class CountTable:
             raise BenchmarkError(
                 f"no counts of {code} with DAP {dap} for {shape}; there are DAP {sizes}"
             )
+        # An evaluation has no DAP.
+        needed = " ".join(map(str, sorted({1, dap})))
         raise BenchmarkError(
             f"no counts of {code} for samples of the shape {shape}; write them with `python -m "
-            "benchmark plan counts --preset PRESET --out FILE`, and pass them with --counts FILE"
+            f"benchmark plan counts --preset {shlex.quote(preset)} --code {code} --dap {needed} "
+            "--out FILE`, and pass them with --counts FILE"
         )
 
     def dap_sizes(self, *, code: str, shape: str) -> list[int]:
@@ -157,9 +163,10 @@ def read_table(path: Path = STORED) -> CountTable:
     Raises:
         BenchmarkError: The file cannot be read.
     """
+    value = read_json(path, expected="counts that `plan counts` wrote")
     try:
-        return from_json(CountTable, json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        return from_json(CountTable, value)
+    except (ValueError, TypeError) as error:
         raise BenchmarkError(f"counts {path}: {error}; write them with `plan counts`") from error
 
 

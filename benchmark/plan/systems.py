@@ -3,22 +3,54 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmark.command_line import BenchmarkError
+from benchmark.json_file import read_json
+from benchmark.perf.tools.roofline import EFFICIENCIES
+from benchmark.plan.system_checks import (
+    Range,
+    check_line,
+    check_number,
+    check_object,
+    check_sources,
+    check_whole,
+    checked_fields,
+)
 from openfold_opt.kernels.chips import CHIPS, Chip, chip_named
 
 FOLDER = Path(__file__).with_name("systems")
 SUFFIX = ".json"
+EXPECTED = "the file of a system, as docs/plan.md describes it"
+"""For errors of files that are not JSON."""
 _CPU_FIELD = "processor"
 """A field that only systems of CPUs have (cpu_system.py)."""
 PRICE_UNITS = ("GPU-hour", "node-hour")
+
+# Ranges that are wider than any machine. A value outside has another unit or a typing error.
+_LINK_RANGES: Mapping[str, Range] = {
+    "latency_seconds": (1e-9, 10.0),
+    "bytes_per_second": (1e3, 1e15),
+}
+_PRICE_RANGE: Range = (0.0, 1e9)
+_WHOLE_RANGES: Mapping[str, Range] = {
+    "gpus_per_node": (1, 10**4),
+    "cores_per_node": (1, 10**6),
+    "num_gpus": (1, 10**8),
+    "memory_bytes": (10**8, 10**15),
+}
+_RANGES: Mapping[str, Range] = {
+    "bytes_per_second": (1e8, 1e16),
+    "bf16_flops_per_second": (1e9, 1e19),
+    "tf32_flops_per_second": (1e9, 1e19),
+    "power_watts": (1.0, 1e6),
+}
+_CALIBRATION_RANGE: Range = (1e-3, 1e3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +64,8 @@ class Link:
     bytes_per_second: float
 
     def __post_init__(self) -> None:
-        _check_positive(self)
+        for name, allowed in _LINK_RANGES.items():
+            check_number(name, getattr(self, name), allowed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +77,12 @@ class Price:
     """Currency and PRICE_UNITS: "USD/GPU-hour" or "EUR/node-hour"."""
 
     def __post_init__(self) -> None:
-        if not _is_number(self.amount) or self.amount < 0:
-            raise ValueError(f"amount is {self.amount!r}; expected a number of at least 0")
+        check_number("amount", self.amount, _PRICE_RANGE)
         units = "|".join(PRICE_UNITS)
         if not isinstance(self.unit, str) or not re.fullmatch(rf"[A-Z]{{3}}/({units})", self.unit):
             raise ValueError(
-                f"unit is {self.unit!r}; expected a currency of three letters and one of "
-                f'{", ".join(PRICE_UNITS)}, such as "USD/GPU-hour"; convert the amount'
+                f"unit is {reprlib.repr(self.unit)}; expected a currency of three letters and one "
+                f'of {", ".join(PRICE_UNITS)}, such as "USD/GPU-hour"; convert the amount'
             )
 
     @property
@@ -96,21 +128,22 @@ class System:
     """Class of launches -> measured / modeled time, as `plan systems --calibrate` writes it."""
 
     def __post_init__(self) -> None:
+        check_line("name", self.name)
         if self.gpu not in (chip.name for chip in CHIPS):
             known = ", ".join(chip.name for chip in CHIPS)
-            raise ValueError(f"gpu is {self.gpu!r}; expected one of {known}")
-        for name in ("gpus_per_node", "cores_per_node", "num_gpus", "memory_bytes"):
-            value = getattr(self, name)
-            if value is not None and (not _is_whole(value) or value < 1):
-                raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
-        rates = ("bytes_per_second", "bf16_flops_per_second", "tf32_flops_per_second")
-        for name in (*rates, "power_watts"):
-            value = getattr(self, name)
-            if value is not None and (not _is_number(value) or value <= 0):
-                raise ValueError(f"{name} is {value!r}; expected a number > 0")
+            raise ValueError(f"gpu is {reprlib.repr(self.gpu)}; expected one of {known}")
+        for ranges, check in ((_WHOLE_RANGES, check_whole), (_RANGES, check_number)):
+            for name, allowed in ranges.items():
+                value = getattr(self, name)
+                if value is not None:
+                    check(name, value, allowed)
+        check_sources(self.sources, [each.name for each in dataclasses.fields(self)])
+        check_object("calibration", self.calibration)
+        unknown = sorted(self.calibration.keys() - EFFICIENCIES.keys())
+        if unknown:
+            raise ValueError(f"calibration: unknown class {unknown}; expected {list(EFFICIENCIES)}")
         for name, value in self.calibration.items():
-            if not _is_number(value) or value <= 0:
-                raise ValueError(f"calibration of {name} is {value!r}; expected a number > 0")
+            check_number(f"calibration of {name}", value, _CALIBRATION_RANGE)
 
     @property
     def chip(self) -> Chip:
@@ -147,23 +180,25 @@ def load_system(name_or_path: str) -> System:
             f"your own is given by its path, which ends with {SUFFIX}"
         )
     path = Path(name_or_path) if is_path else FOLDER / f"{name_or_path}{SUFFIX}"
+    value = read_json(path, expected=EXPECTED)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(value, dict) and _CPU_FIELD in value:
             raise ValueError("a system of CPUs, for which only `plan train` has a model")
         return parse_system(value)
-    except (OSError, ValueError, TypeError) as error:
+    except ValueError as error:
         raise BenchmarkError(f"system {path}: {error}") from error
 
 
 def is_cpu_system(name_or_path: str) -> bool:
-    """Return whether a path is that of a system of CPUs."""
+    """Return whether a path is that of a system of CPUs.
+
+    Raises:
+        BenchmarkError: The file cannot be read, or is not JSON.
+    """
     if not name_or_path.endswith(SUFFIX):
         return False
-    try:
-        return _CPU_FIELD in json.loads(Path(name_or_path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
+    value = read_json(Path(name_or_path), expected=EXPECTED)
+    return isinstance(value, dict) and _CPU_FIELD in value
 
 
 def parse_system(value: Any) -> System:
@@ -172,17 +207,14 @@ def parse_system(value: Any) -> System:
     Raises:
         ValueError: A field is missing, unknown or wrong.
     """
-    values = _checked_fields(System, value, _EXAMPLE, where="")
+    values = checked_fields(System, value, _EXAMPLE, where="")
     for name, kind in (("within_node", Link), ("between_nodes", Link), ("price", Price)):
         if values.get(name) is not None:
-            fields = _checked_fields(kind, values[name], _EXAMPLE[name], where=f"{name}.")
+            fields = checked_fields(kind, values[name], _EXAMPLE[name], where=name)
             try:
                 values[name] = kind(**fields)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
-    for name in ("sources", "calibration"):
-        if not isinstance(values.get(name, {}), dict):
-            raise ValueError(f"{name} is {values[name]!r}; expected an object")
     return System(**values)
 
 
@@ -213,38 +245,3 @@ _EXAMPLE: Mapping[str, Any] = {
     "calibration": {"memory": 1.1},
 }
 """A value for each field, for error messages."""
-
-
-def _checked_fields(
-    kind: Any, value: Any, example: Mapping[str, Any], *, where: str
-) -> dict[str, Any]:
-    """Return a copy of the fields of a JSON object. Raises ValueError for wrong names."""
-    fields = {each.name: each for each in dataclasses.fields(kind)}
-    if not isinstance(value, dict):
-        raise ValueError(f"{where or 'the file '}is {value!r}; expected an object: {example}")
-    unknown = sorted(value.keys() - fields.keys())
-    if unknown:
-        names = ", ".join(where + name for name in unknown)
-        raise ValueError(f"unknown field {names}; expected {', '.join(fields)}")
-    for name, each in fields.items():
-        required = each.default is dataclasses.MISSING
-        required = required and each.default_factory is dataclasses.MISSING
-        if required and value.get(name) is None:
-            shown = json.dumps({name: example[name]})[1:-1]
-            raise ValueError(f"{where}{name} is missing; example: {shown}")
-    return dict(value)
-
-
-def _check_positive(link: Link) -> None:
-    for name, value in vars(link).items():
-        if not _is_number(value) or value <= 0:
-            raise ValueError(f"{name} is {value!r}; expected a number > 0")
-
-
-def _is_number(value: Any) -> bool:
-    is_real = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_real and math.isfinite(value)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -110,9 +110,9 @@ def layout_for(config: RunConfig, system: System, num_gpus: int, *, code: str) -
         nearest = min(fitting, key=lambda n: abs(n - groups))
         gpus = nearest * parallel.dap_size + parallel.num_evaluation_ranks
         raise BenchmarkError(
-            f"--gpus {num_gpus}: a batch of {batch} cannot be split over {groups} data-parallel "
-            f"ranks with {local} samples each; the nearest number that fits is --gpus {gpus}, or "
-            "change the batch or the DAP size of the preset"
+            f"--gpus {num_gpus}: a batch of {batch} cannot be split over {groups} x DAP "
+            f"{parallel.dap_size} with micro-batches of {local}; the nearest number that fits is "
+            f"--gpus {gpus}, or change the batch or the DAP size of the preset"
         )
     return Layout(
         code=code,
@@ -152,7 +152,7 @@ def plan_training(
     Raises:
         BenchmarkError: There are no counts for the samples, or the GPUs cannot hold a step.
     """
-    counts = table.find(code=layout.code, shape=shape_name(config), dap=layout.dap)
+    counts = table.find(code=layout.code, shape=shape_name(config), dap=layout.dap, preset=preset)
     memory = None
     if counts.memory is not None:
         memory = plan_memory(counts, config, system)

@@ -144,7 +144,7 @@ def _check_no_private_names(content: str, *, host: str, path: Path) -> None:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BenchmarkError(
             f"{path} cannot be read: {describe_error(error)}; expected the output directory of a "
             "run"

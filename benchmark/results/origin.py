@@ -76,6 +76,6 @@ def read_json(path: Path) -> Mapping[str, Any]:
     """Return the object in a JSON file, or an empty one if the file is missing or unreadable."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

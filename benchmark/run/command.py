@@ -328,8 +328,8 @@ def _train(
         summary = trainer.run()
     except SetupError as error:
         raise BenchmarkError(str(error)) from error
-    except PreemptedError as error:
-        print(f"benchmark run: {error}", file=sys.stderr)
+    except PreemptedError:
+        # Every rank raises it. The observers of the first rank have printed it.
         return PREEMPTED_EXIT_CODE
     except LostRankError as error:
         print(

@@ -56,7 +56,7 @@ def read_losses(path: Path) -> LossCurve:
                     record = json.loads(line)
                     loss = math.nan if record["loss"] is None else float(record["loss"])
                     found[int(record["step"])] = (int(record["samples_seen"]), loss)
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, RecursionError):
                     continue  # The process died while it wrote this line.
     steps = sorted(found)
     return LossCurve(

@@ -92,7 +92,7 @@ def read_phase_records(folder: Path) -> Sequence[PhaseRecord]:
         try:
             content = json.loads(path.read_text(encoding="utf-8")).get("phase")
             record = None if content is None else PhaseRecord.from_json(content)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue  # The curves of a run do not depend on a damaged record.
         if record is not None:
             by_number[record.number] = record

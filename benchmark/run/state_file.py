@@ -114,7 +114,7 @@ def read_state(folder: Path) -> RunState | None:
         return None
     try:
         return RunState.from_json(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BenchmarkError(
             f"{file} cannot be read ({describe_error(error)}); expected the state of a run: name "
             "another directory"

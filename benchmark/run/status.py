@@ -124,7 +124,7 @@ def read_status(folder: Path) -> RunStatus:
 def _read_plan(path: Path) -> RunPlan:
     try:
         return RunPlan.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} is damaged: {error}") from error
 
 
@@ -140,7 +140,7 @@ def _last_steps(path: Path) -> list[StepReport]:
     for line in lines:
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # The process died while writing, or the tail begins inside this line.
         records += [StepReport(**record)] if isinstance(record, dict) else []
     return records

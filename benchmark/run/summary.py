@@ -112,7 +112,7 @@ def read_evaluations(folder: Path) -> list[EvaluationReport]:
     for line in lines:
         try:
             values = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # The process died while it wrote this line.
         values["samples_at_end"] = values.pop(SAMPLES_KEY)
         values["chains"] = tuple(ChainScore(**chain) for chain in values["chains"])

@@ -108,7 +108,7 @@ def read_description(path: Path) -> Mapping[str, object]:
         raise BenchmarkError(
             f"{path} cannot be read ({error.strerror}); `describe-system --out {path}` makes it"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BenchmarkError(
             f"{path} is not JSON ({error}); `describe-system --out` makes a system description"
         ) from error

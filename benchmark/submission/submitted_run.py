@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.command_line import BenchmarkError
+from benchmark.json_file import read_json
 from benchmark.mlperf.find_logs import RESULT_PATTERN, find_logs
 from benchmark.mlperf.run_log import RunLog
 from benchmark.run.output_directory import FIRST_LOG, POWER_FOLDER, was_resumed
@@ -37,12 +37,7 @@ class SubmittedRun:
         file = self.path.parent / RECORD_FILE
         if self.path.name != FIRST_LOG or not file.is_file():
             return None
-        try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise BenchmarkError(
-                f"{file} is not JSON ({error}); expected the file that a run writes"
-            ) from error
+        record = read_json(file, expected="the file that a run writes")
         return record if isinstance(record, dict) else None
 
     @property

@@ -2,18 +2,40 @@
 
 import argparse
 import importlib
+import json
 
 import pytest
 
 from benchmark.__main__ import main
+from benchmark.plan import counts_command
+from benchmark.plan.step_counts import PROJECT
+from tests.support.step_counts import small_step
 
 QUESTIONS = {
     "train": ["--preset", "mlperf_16x8_dap1", "--system", "h100_sxm"],
     "slurm": ["--preset", "mlperf_16x8_dap1", "--system", "h100_sxm", "--out", "out.sh"],
     "loader": ["--step-seconds", "1", "--groups", "1", "--windows", "0", "--steps", "5"],
+    "search": ["--preset", "mlperf_16x8_dap1", "--system", "h100_sxm", "--gpus", "8"],
+    "counts": ["--preset", "demo_ci", "--dap", "1"],
+    "validate": [],
+    "systems": [],
     "predict": ["--lengths", "16", "--extra-rows", "16", "--passes", "1"],
 }
 """Question -> arguments with which it answers."""
+NEEDED = {
+    "--picture predict": ["--validate"],
+    "--out systems": ["h100_sxm", "--calibrate", "kernels.json"],
+}
+"""Option and question -> arguments without which the option has no effect."""
+KERNELS = {
+    "measurement": "kernels",
+    "figures": {
+        "device": "cuda",
+        "copy_bytes_per_second": 2e12,
+        "matmul_flops_per_second": 5e14,
+    },
+}
+WITHOUT_NUMBERS = ("validate", "systems")
 WRONG = ("nan", "inf", "-1", "1e300", "9" * 5000, "x", "")
 
 
@@ -42,7 +64,8 @@ def test_every_number_has_bounds(question, tmp_path, capsys, monkeypatch):
                 main(["plan", question, *QUESTIONS[question], f"{option}={text}"])
             message = capsys.readouterr().err
             assert ended.value.code == 2 and f"argument {option}: found" in message
-    assert numbers_of(question) and not list(tmp_path.iterdir())
+    assert bool(numbers_of(question)) == (question not in WITHOUT_NUMBERS)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -57,7 +80,10 @@ def test_every_number_has_bounds(question, tmp_path, capsys, monkeypatch):
 def test_an_output_that_cannot_be_written_is_named(option, question, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.sh").mkdir()
-    extra = ["--validate"] if option == "--picture" else []
+    (tmp_path / "kernels.json").write_text(json.dumps(KERNELS))
+    # Tracing takes seconds.
+    monkeypatch.setattr(counts_command, "count_step", lambda *arguments: small_step(PROJECT, 1))
+    extra = NEEDED.get(f"{option} {question}", [])
     for path in ("folder.sh", "absent/out.sh", "x" * 300 + ".sh", "/proc/out.sh"):
         arguments = [*QUESTIONS[question], *extra, option, path]
         assert main(["plan", question, *arguments]) == 2

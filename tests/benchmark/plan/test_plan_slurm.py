@@ -161,12 +161,13 @@ def test_the_job_of_a_phase_makes_one_run(tmp_path):
         assert read_time_limit(variables(path)["WALLTIME"]) == limit
 
 
-def test_a_name_with_a_line_end_runs_no_command(tmp_path):
+def test_a_name_with_a_line_end_is_refused(tmp_path, capsys):
     system = json.loads((FOLDER / "h100_sxm.json").read_text())
     file = tmp_path / "mine.json"
     file.write_text(json.dumps(system | {"name": "mine\ntouch made"}))
-    assert plan(tmp_path / "mine.sh", preset="mlperf_16x8_dap1", system=str(file)) == 0
-    assert "\ntouch" not in (tmp_path / "mine.sh").read_text()
+    assert plan(tmp_path / "mine.sh", preset="mlperf_16x8_dap1", system=str(file)) == 2
+    assert "expected a text of one line" in capsys.readouterr().err
+    assert not (tmp_path / "mine.sh").exists()
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_each_phase_is_planned_with_its_own_gpus(counts_file, tmp_path, capsys):
             "mlperf_16x8_dap1",
             "h100_sxm",
             ["--gpus", "96"],
-            "a batch of 128 cannot be split over 96",
+            "a batch of 128 cannot be split over 96 x DAP 1 with micro-batches of 1; the nearest",
         ),
         ("mlperf_16x8_dap1", "lonestar6", ["--gpus", "512"], "lonestar6 has 252; choose fewer"),
         ("initial_training", "h100_sxm", ["--phase", "third"], "its phases are first, second"),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.__main__ import main
 from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools.launch_trace import Launch, Trace
 from benchmark.plan.counts_command import _collectives, _groups, read_classes
@@ -56,6 +57,15 @@ def test_missing_counts_are_named_with_what_there_is():
         read_table().find(code=NVIDIA, shape=BENCHMARK_SHAPE, dap=3)
     with pytest.raises(BenchmarkError, match="no counts of project for samples of the shape x"):
         read_table().find(code=PROJECT, shape="x", dap=1)
+
+
+def test_the_command_that_writes_missing_counts_has_the_preset_and_its_code(capsys):
+    command = "plan counts --preset demo_dap2 --code mlcommons_reference --dap 1 2 --out FILE"
+    options = ["--preset", "demo_dap2", "--system", "h100_sxm"]
+    assert main(["plan", "train", *options]) == 2
+    assert command in capsys.readouterr().err
+    assert main(["plan", "search", *options, "--gpus", "8"]) == 2
+    assert command.replace("--dap 1 2", "--dap 1") in capsys.readouterr().err
 
 
 def launch(size: int, direction="forward", flops=0) -> Launch:

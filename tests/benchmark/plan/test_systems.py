@@ -40,15 +40,26 @@ def example(**changes) -> dict:
         ({"within_node": {"latency_seconds": 1e-6}}, "within_node.bytes_per_second is missing"),
         (
             {"between_nodes": {"latency_seconds": -1, "bytes_per_second": 1}},
-            "between_nodes: latency_seconds is -1; expected a number > 0",
+            "between_nodes: latency_seconds is -1; expected a number from 1e-09 to 10",
         ),
-        ({"power_watts": "700 W"}, "power_watts is '700 W'; expected a number > 0"),
+        ({"power_watts": "700 W"}, "power_watts is '700 W'; expected a number from 1 to 1e+06"),
         (
             {"price": {"amount": 2, "unit": "dollars/second"}},
             "price: unit is 'dollars/second'; expected a currency",
         ),
         ({"price": {"amount": -2, "unit": "USD/GPU-hour"}}, "price: amount is -2"),
-        ({"calibration": {"memory": 0}}, "calibration of memory is 0; expected a number > 0"),
+        ({"calibration": {"memory": 0}}, "calibration of memory is 0; expected a number from"),
+        ({"calibration": {"nope": 2}}, "calibration: unknown class ['nope']; expected ['wgmma'"),
+        ({"calibration": 5}, "calibration is 5; expected an object"),
+        ({"name": 5}, "name is 5; expected a text of one line"),
+        ({"name": ["a"]}, "name is ['a']; expected a text of one line"),
+        ({"name": " "}, "name is ' '; expected a text of one line"),
+        ({"name": "a\nb"}, "name is 'a\\nb'; expected a text of one line"),
+        ({"sources": {"x": 5}}, "sources: unknown field x; expected name, gpu"),
+        ({"sources": {"price": 5}}, "sources.price is 5; expected a text of one line"),
+        ({"sources": [1]}, "sources is [1]; expected an object"),
+        ({"within_node": 5}, "within_node is 5; expected an object"),
+        ({"a\nb": 5}, "unknown field 'a\\nb'"),
     ],
 )
 def test_a_wrong_field_is_named(tmp_path, changes, message):
@@ -58,6 +69,49 @@ def test_a_wrong_field_is_named(tmp_path, changes, message):
         load_system(str(path))
     assert message in str(error.value)
     assert str(path) in str(error.value)
+
+
+NUMBERS = [
+    *("gpus_per_node", "cores_per_node", "num_gpus", "memory_bytes", "bytes_per_second"),
+    *("bf16_flops_per_second", "tf32_flops_per_second", "power_watts", "calibration.memory"),
+    *("within_node.latency_seconds", "within_node.bytes_per_second", "price.amount"),
+]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_out_of_its_range_is_refused(tmp_path, capsys, name):
+    path = tmp_path / "mine.json"
+    for text in ("9" * 400, "1e300", "-1", "NaN", "Infinity", "true", '"5"', "[]", "1e-300"):
+        value = example(price={"amount": 2.5, "unit": "USD/GPU-hour"}, calibration={})
+        *parents, last = name.split(".")
+        within = value[parents[0]] if parents else value
+        within[last] = json.loads(text)
+        path.write_text(json.dumps(value))
+        arguments = ["--preset", "mlperf_16x8_dap1", "--system", str(path)]
+        if (name, text) == ("price.amount", "1e-300"):
+            continue  # An amount may be any that is not negative.
+        assert main(["plan", "train", *arguments]) == 2
+        message = capsys.readouterr().err
+        assert f"{last} is " in message and "number from" in message
+        assert len(message.splitlines()) == 1 and len(message) < 400
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "[" * 900 + "]" * 900, "{", "5", "9" * 5000])
+def test_a_file_of_another_kind_is_refused_in_one_line(tmp_path, capsys, content):
+    path = tmp_path / "mine.json"
+    path.write_text(content)
+    train = ["train", "--preset", "mlperf_16x8_dap1"]
+    for arguments in (
+        [*train, "--system", str(path)],
+        [*train, "--system", "h100_sxm", "--counts", str(path)],
+        ["systems", str(path)],
+        ["systems", "--calibrate", str(path), "--out", str(tmp_path / "out.json")],
+        ["systems", "h100_sxm", "--calibrate", str(path), "--out", str(tmp_path / "out.json")],
+    ):
+        assert main(["plan", *arguments]) == 2
+        message = capsys.readouterr().err
+        assert str(path) in message and "expected" in message
+        assert len(message.splitlines()) == 1 and "Errno" not in message
 
 
 def test_an_unknown_system_and_a_missing_file_are_named(tmp_path):

@@ -310,6 +310,22 @@ def test_files_of_another_version_are_exit_code_2(tmp_path, capsys, file, conten
     assert "expected the files of a run of this version" in message and message.count("\n") == 1
 
 
+@pytest.mark.parametrize("file", ["run.json", "config.json"])
+def test_json_that_is_too_deep_is_exit_code_2(tmp_path, capsys, file):
+    (tmp_path / "run.json").write_text('{"status": "running", "resumable": false}')
+    (tmp_path / file).write_text("[" * 100_000)
+    assert main(["status", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert "recursion" in message and message.count("\n") == 1
+
+
+@pytest.mark.parametrize("file", ["steps.jsonl", "evaluations.jsonl"])
+def test_a_line_that_is_too_deep_is_skipped(tmp_path, file):
+    (tmp_path / "run.json").write_text('{"status": "running", "resumable": false}')
+    (tmp_path / file).write_text("[" * 100_000 + "\n")
+    assert main(["status", str(tmp_path)]) == 0
+
+
 def test_tracebacks_of_workers_are_not_shown():
     message = (
         "preparing step 1 failed: OSError: no\n\nTraceback (most recent call last):\n"

@@ -110,6 +110,14 @@ def test_invalid_files_are_refused(tmp_path, capsys):
         read_description(path)
 
 
+@pytest.mark.parametrize("content", ["{", "[" * 100_000])
+def test_a_description_that_is_not_json_is_refused(tmp_path, content):
+    path = tmp_path / "system.json"
+    path.write_text(content)
+    with pytest.raises(BenchmarkError, match="system.json is not JSON"):
+        read_description(path)
+
+
 def test_processor_keys_from_flat_and_nested_lscpu():
     flat = [{"field": "Socket(s):", "data": "2"}, {"field": "Core(s) per socket:", "data": "56"}]
     flat.append({"field": "CPU max MHz:", "data": "3800.0000"})
