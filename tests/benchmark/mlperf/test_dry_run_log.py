@@ -125,4 +125,4 @@ def test_a_json_file_in_a_missing_folder_is_refused(capsys, tmp_path):
     assert main(["rules", "--preset", "demo", "--json", str(tmp_path / "none" / "x.json")]) == 2
     assert "does not exist; create it first" in capsys.readouterr().err
     assert main(["rules", "--preset", "demo", "--json", str(tmp_path)]) == 2
-    assert "cannot be written" in capsys.readouterr().err
+    assert "is a folder; name a file" in capsys.readouterr().err

@@ -34,7 +34,15 @@ def test_no_kernel_spills_in_bf16(compiled):
 @pytest.mark.parametrize(
     ("operation", "kernels_of_operation"),
     [
-        ("attention", {"forward_kernel", "input_gradient_kernel", "bias_gradient_kernel"}),
+        (
+            "attention",
+            {
+                "forward_kernel",
+                "input_gradient_kernel",
+                "bias_gradient_kernel",
+                "normalized_forward_kernel",
+            },
+        ),
         ("outer_product_mean", {"forward_kernel", "weight_gradient_kernel"}),
         ("transition", {"forward_kernel", "row_gradient_kernel"}),
     ],

@@ -18,10 +18,11 @@ WIDTHS = {
     "invariant_point_attention": "CZ",
     "normalized_residual": "C_IN",
     "projected_residual_gradient": "C_OUT",
+    "triangle_gate_gradient": "C",
 }
 """Operation -> compile-time constant of its kernels that holds the width."""
 
-ONLY_GRADIENT = ("normalized_residual", "projected_residual_gradient")
+ONLY_GRADIENT = ("normalized_residual", "projected_residual_gradient", "triangle_gate_gradient")
 """Kernels of a backward pass that are parts of an operation. They are not checked before a run, as
 predictions do not launch them. Wider layers use other kernels."""
 
@@ -121,6 +122,23 @@ SHARED_BYTES: dict[str, dict[int, dict[str, dict[int, int]]]] = {
             "bf16": {80: 102_400, 90: 135_168},
             "fp32": {80: 139_264, 90: 139_264},
             "tf32": {80: 163_840, 90: 196_608},
+        },
+    },
+    "triangle_gate_gradient": {
+        64: {
+            "bf16": {80: 20_480, 90: 28_672},
+            "fp32": {80: 18_688, 90: 18_688},
+            "tf32": {80: 14_336, 90: 14_336},
+        },
+        128: {
+            "bf16": {80: 28_672, 90: 45_056},
+            "fp32": {80: 26_880, 90: 26_880},
+            "tf32": {80: 22_528, 90: 22_528},
+        },
+        256: {
+            "bf16": {80: 45_056, 90: 77_824},
+            "fp32": {80: 43_520, 90: 43_520},
+            "tf32": {80: 39_424, 90: 39_424},
         },
     },
 }
