@@ -31,7 +31,7 @@ def test_every_kernel_fits_blackwell_and_compiles_completely():
 def test_compiling_for_one_and_for_eight_ranks_covers_all_dap_sizes():
     """Only the tiles of the projection with a residual depend on the number of rows.
 
-    The blocks of sum_partials, which has no matrix product, depend on the number of programs.
+    A rank alone has other launches for attention than a rank of a DAP group. The blocks of sum_partials, which has no matrix product, depend on the number of programs.
     """
     config = with_evoformer_blocks(build_preset("mlperf_reference"), 1)
     kernels_of, tiles_of = {}, {}
@@ -46,5 +46,5 @@ def test_compiling_for_one_and_for_eight_ranks_covers_all_dap_sizes():
         }
         tiles_of[size] = {kind for kind in kinds if kind[0].startswith("projected_residual.")}
         kernels_of[size] = kinds - tiles_of[size]
-    assert kernels_of[1] == kernels_of[4] == kernels_of[8]
+    assert kernels_of[4] == kernels_of[8]
     assert tiles_of[8] - tiles_of[1] and tiles_of[4] <= tiles_of[1] | tiles_of[8]
