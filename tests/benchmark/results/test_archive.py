@@ -57,7 +57,7 @@ def test_the_committed_table_is_current():
 )
 def test_every_archived_measurement_has_a_headline(path):
     record = json.loads(path.read_text(encoding="utf-8"))
-    assert record["measurement"] in MEASUREMENTS
+    assert record["measurement"] in {*MEASUREMENTS, "plan_local"}
     assert re.search(r"\d", headline(record["measurement"], record["figures"]))
 
 
