@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import nn
 
@@ -30,9 +32,13 @@ def benchmark_stack(num_blocks: int) -> nn.Module:
 
 
 def run_stack(stack: nn.Module, dap: AxisGroup, *, kernels: str) -> tuple[torch.Tensor, ...]:
-    """Run the stack on the shards of one rank and return m and z."""
+    """Run the stack on the shards of one rank and return m and z.
+
+    The launches of attention are separate, as in a DAP group, for any size of `dap`.
+    """
+    config = dataclasses.replace(KernelConfig.all(kernels), fused_attention=False)
     with torch.device("meta"):
-        plan = ExecutionPlan(kernels=build_kernel_set(KernelConfig.all(kernels), "meta"), dap=dap)
+        plan = ExecutionPlan(kernels=build_kernel_set(config, "meta"), dap=dap)
         m = torch.empty(
             1, NUM_SEQ // dap.size, NUM_RES, 256, dtype=torch.bfloat16, requires_grad=True
         )
