@@ -195,7 +195,7 @@ def test_efficiency_compares_with_a_gpu_that_recomputes_as_much(counts_file, tmp
 
 @pytest.mark.parametrize("preset", ["finetuning", "finetuning_ptm", "initial_training"])
 def test_full_training_is_planned_from_the_stored_counts(preset, tmp_path):
-    """The memory plan of a run recomputes 32 blocks of fine-tuning on 80 GB (docs/runs.md)."""
+    """The memory plan of a run recomputes 28 blocks of fine-tuning on 80 GB (docs/runs.md)."""
     json_file = tmp_path / "plan.json"
     options = ["--preset", preset, "--system", "h100_sxm", "--json", json_file]
     assert run_plan("train", STORED, *options) == 0
@@ -204,4 +204,4 @@ def test_full_training_is_planned_from_the_stored_counts(preset, tmp_path):
         phase.name for phase in phases_of(build_preset(preset))
     ]
     blocks = plans[0]["memory"]["recomputed_blocks"]
-    assert blocks == pytest.approx(32, abs=4) if "finetuning" in preset else blocks == 0
+    assert blocks == pytest.approx(28, abs=4) if "finetuning" in preset else blocks == 0
