@@ -109,7 +109,8 @@ kernel-resources: ## shared memory, registers and spills of every kernel, no GPU
 	$(PYTHON) -m benchmark perf resources --capability 80 90 --widest --json $(or $(OUT),kernel_resources.json)
 
 # the demos are measured after the predictions are written; other work on the machine disturbs both
-plan-local: data-demo ## calibrate the planner on this CPU, predict steps of the demos, then measure them (minutes): OUT=plan_local.json
+plan-local:      ## calibrate the planner on this CPU, predict steps of the demos, then measure them (minutes): OUT=plan_local.json
+	test -e data/demo/complete || $(MAKE) data-demo
 	OMP_NUM_THREADS=1 $(PYTHON) -m benchmark plan local --data-dir data/demo/shards --json $(or $(OUT),plan_local.json)
 
 check:           ## compliance of a log: LOG=runs/.../mlperf.log
