@@ -54,6 +54,8 @@ class Cluster:
         self.environment = os.environ | {
             "SLURM_CONF": str(folder / "cluster/slurm.conf"),
             "PYTHONPATH": str(self.copy),
+            # The copy has no environment of its own: its scripts find this Python.
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
         self._control("start")
 
