@@ -30,9 +30,8 @@ def build():
         PhaseConfig(name="second", steps=10, global_batch_size=4, dap_size=2),
     )
     changes = {{"evaluation": evaluation, "checkpoint": checkpoint, "phases": phases}}
-    return dataclasses.replace(
-        config, local_batch_size=1, max_steps=10 + {first}, log_every_steps=1, **changes
-    )
+    sizes = {{"local_batch_size": 1, "global_batch_size": 2, "max_steps": 10 + {first}}}
+    return dataclasses.replace(config, log_every_steps=1, **sizes, **changes)
 """
 CONFIG = """
 . "$(dirname "${BASH_SOURCE[0]:-$0}")/../settings.sh"
