@@ -54,7 +54,7 @@ class Cluster:
         self.environment = os.environ | {
             "SLURM_CONF": str(folder / "cluster/slurm.conf"),
             "PYTHONPATH": str(self.copy),
-            # The copy has no environment of its own: its scripts find this Python.
+            # The copy has no .venv, so its scripts use the Python of this process.
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
         self._control("start")

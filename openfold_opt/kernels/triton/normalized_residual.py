@@ -37,12 +37,14 @@ from openfold_opt.kernels.triton.projected_residual import (
     projected_residual,
     projected_residual_forward,
 )
-from openfold_opt.kernels.triton.projected_residual_gradient import projection_gradients
+from openfold_opt.kernels.triton.projected_residual_gradient import (
+    PROGRAMS,
+    load_masked_gradient,
+    projection_gradients,
+)
 
 MAX_CHANNELS = 128
 """Largest number of channels of the backward pass, which keeps dW in registers."""
-PROGRAMS = 132
-"""Programs of the backward pass: one for each multiprocessor of an H200."""
 
 
 @triton.jit
@@ -108,15 +110,11 @@ def gradient_kernel(
         update = tl.trans(tl.dot(weight, tl.trans(projected), input_precision=PRECISION))
         update += bias[None, :]
         inside = in_rows[:, None] & in_columns[None, :]
-        dout_rows = row_offsets(rows, size_1, size_2, dout_stride_0, dout_stride_1, dout_stride_2)
-        dupdate = tl.load(dout_ptr + dout_rows[:, None] + columns[None, :], mask=inside, other=0.0)
-        dupdate = dupdate.to(tl.float32)
-        if HAS_MASK:
-            mask_rows = row_offsets(
-                rows, size_1, size_2, mask_stride_0, mask_stride_1, mask_stride_2
-            )
-            mask_tile = mask_rows[:, None] + columns[None, :] * mask_stride_c
-            dupdate *= tl.load(mask_ptr + mask_tile, mask=inside, other=0.0).to(tl.float32)
+        dupdate = load_masked_gradient(
+            *(dout_ptr, mask_ptr, rows, columns, inside, size_1, size_2),
+            *(dout_stride_0, dout_stride_1, dout_stride_2),
+            *(mask_stride_0, mask_stride_1, mask_stride_2, mask_stride_c, HAS_MASK),
+        )
         gate_rows = row_offsets(rows, size_1, size_2, gate_stride_0, gate_stride_1, gate_stride_2)
         gate = tl.load(gate_ptr + gate_rows[:, None] + columns[None, :], mask=inside, other=0.0)
         sigmoid_gate = tl.sigmoid(gate.to(tl.float32))

@@ -34,6 +34,35 @@ PROGRAMS = 132
 
 
 @triton.jit
+def load_masked_gradient(
+    dout_ptr,
+    mask_ptr,
+    rows,
+    columns,
+    inside,
+    size_1,
+    size_2,
+    dout_stride_0,
+    dout_stride_1,
+    dout_stride_2,
+    mask_stride_0,
+    mask_stride_1,
+    mask_stride_2,
+    mask_stride_c,
+    HAS_MASK: tl.constexpr,
+):
+    """Load dout * mask [rows, columns] in float32, or dout without a mask."""
+    dout_rows = row_offsets(rows, size_1, size_2, dout_stride_0, dout_stride_1, dout_stride_2)
+    dout = tl.load(dout_ptr + dout_rows[:, None] + columns[None, :], mask=inside, other=0.0)
+    dout = dout.to(tl.float32)
+    if HAS_MASK:
+        mask_rows = row_offsets(rows, size_1, size_2, mask_stride_0, mask_stride_1, mask_stride_2)
+        mask_tile = mask_rows[:, None] + columns[None, :] * mask_stride_c
+        dout *= tl.load(mask_ptr + mask_tile, mask=inside, other=0.0).to(tl.float32)
+    return dout
+
+
+@triton.jit
 def gradient_kernel(
     dout_ptr,  # [size_0, size_1, size_2, c_out] with strides for the first three dims
     mask_ptr,  # as dout, with a stride for the channels; read if HAS_MASK
@@ -73,15 +102,11 @@ def gradient_kernel(
         rows = first + tl.arange(0, BLOCK_ROWS)
         in_rows = rows < num_rows
         inside = in_rows[:, None] & in_columns[None, :]
-        dout_rows = row_offsets(rows, size_1, size_2, dout_stride_0, dout_stride_1, dout_stride_2)
-        dupdate = tl.load(dout_ptr + dout_rows[:, None] + columns[None, :], mask=inside, other=0.0)
-        dupdate = dupdate.to(tl.float32)
-        if HAS_MASK:
-            mask_rows = row_offsets(
-                rows, size_1, size_2, mask_stride_0, mask_stride_1, mask_stride_2
-            )
-            mask_tile = mask_rows[:, None] + columns[None, :] * mask_stride_c
-            dupdate *= tl.load(mask_ptr + mask_tile, mask=inside, other=0.0).to(tl.float32)
+        dupdate = load_masked_gradient(
+            *(dout_ptr, mask_ptr, rows, columns, inside, size_1, size_2),
+            *(dout_stride_0, dout_stride_1, dout_stride_2),
+            *(mask_stride_0, mask_stride_1, mask_stride_2, mask_stride_c, HAS_MASK),
+        )
         dbias += tl.sum(dupdate, axis=0)
         dupdate = dupdate.to(weight.dtype)
         x_tile = rows.to(tl.int64)[:, None] * C_IN + inner[None, :]

@@ -22,13 +22,12 @@ from openfold_opt.kernels.triton.launching import (
 )
 from openfold_opt.kernels.triton.layer_norm import gradient_rows
 from openfold_opt.kernels.triton.wide_projection.kernels import replace_by_input_gradient
+from openfold_opt.kernels.triton.wide_projection.wide_projection import NORM_ELEMENTS_PER_WARP
 
 MAX_ROWS = 64
 """Largest number of edges of a block."""
 MAX_BLOCK_CHANNELS = 32
 """Largest number of channels of a block of values or gates in bfloat16; half of it in float32."""
-NORM_ELEMENTS_PER_WARP = 512
-"""Elements of the rows that a warp normalizes at a time."""
 
 
 @triton.jit
