@@ -122,7 +122,8 @@ def test_resolved_configuration_is_saved_and_printed(finished):
     output, printed = finished
     config = json.loads((output / "config.json").read_text())["config"]
     assert "auto" not in list(leaves(config))
-    assert set(config["kernels"].values()) == {"reference"} and config["device"] == "cpu"
+    kernels = {name for name in config["kernels"].values() if isinstance(name, str)}
+    assert kernels == {"reference"} and config["device"] == "cpu"
     assert config["loader"]["prefetch"] == "direct"
     stacks = ("template_pair_stack", "extra_msa_stack", "evoformer_stack")
     assert config["recompute"] == dict.fromkeys(stacks, 0)
