@@ -24,6 +24,7 @@ MEASUREMENTS = {
     ),
     "data": "conversion and sample preparation on one core, compared with the MLCommons reference",
     "evaluation": "step time while other ranks evaluate, and between evaluations (torchrun)",
+    "host": "launches of a step of the MLCommons reference, and what they take of the host",
     "kernels": "operations against reference kernels, torch.compile and other attention libraries",
     "loader": "time that training waits for heavy-tailed samples, delivered in order and reordered",
     "losses": (

@@ -14,6 +14,7 @@ QUESTIONS = {
     "search": "the best split of GPUs over DAP, data and evaluation, or the fewest GPUs for a time",
     "validate": "compare the model with every published result, by leave-one-out fits",
     "explain": "where the time of a measured run or step went",
+    "table": "what is expected of this project on 8 to 2,080 GPUs, as in docs/plan.md",
     "systems": "list the systems that ship and where their figures come from, or calibrate one",
     "local": "calibrate on this CPU, predict steps of the demos, then measure them",
     "loader": "simulate how long training waits for its samples, for up to thousands of ranks",

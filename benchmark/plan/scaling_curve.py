@@ -22,6 +22,9 @@ LARGEST_BATCHES: Mapping[str, int] = {REFERENCE: 128, NVIDIA: 256}
 PUBLISHED = {REFERENCE: (512, 40.0), NVIDIA: (2048, 180.0)}
 """Code base -> GPUs and speedup of the highest point of its curve in the figure."""
 
+EQUAL_SHARE = 0.02
+"""Twice the GPUs that are faster by less than this are no gain."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePoint:
@@ -85,6 +88,12 @@ def scaling_curve(code: str, table: CountTable, factors: Factors) -> list[CurveP
     if not curve:
         raise BenchmarkError(f"no counts of {code}")
     return curve
+
+
+def highest_point(curve: Sequence[CurvePoint]) -> CurvePoint:
+    """Return the point with the fewest GPUs that no other is faster than by EQUAL_SHARE."""
+    most = max(each.speedup for each in curve)
+    return next(each for each in curve if most <= (1 + EQUAL_SHARE) * each.speedup)
 
 
 def draw_curves(curves: Mapping[str, Sequence[CurvePoint]], path: Path) -> None:

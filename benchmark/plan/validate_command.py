@@ -12,7 +12,13 @@ from statistics import fmean
 from benchmark.command_line import check_json_option, check_output_option
 from benchmark.perf.tools.timing_stats import table
 from benchmark.plan.published import published_results, read_published
-from benchmark.plan.scaling_curve import PUBLISHED, CurvePoint, draw_curves
+from benchmark.plan.scaling_curve import (
+    EQUAL_SHARE,
+    PUBLISHED,
+    CurvePoint,
+    draw_curves,
+    highest_point,
+)
 from benchmark.plan.search_check import SearchCheck
 from benchmark.plan.step_counts import STORED, read_table
 from benchmark.plan.validation import Validation, validate
@@ -139,9 +145,10 @@ def _curves(curves: Mapping[str, Sequence[CurvePoint]]) -> str:
     ]
     highest = [
         f"highest of {code}: published about {PUBLISHED[code][1]:g} on {PUBLISHED[code][0]:,}, "
-        f"predicted {best.speedup:.1f} on {best.num_gpus:,}"
+        f"predicted {best.speedup:.1f} on {best.num_gpus:,} (more are less than {EQUAL_SHARE:.0%} "
+        "faster)"
         for code, curve in curves.items()
-        for best in [max(curve, key=lambda each: each.speedup)]
+        for best in [highest_point(curve)]
     ]
     header = ["H100, against the reference on 8", *points]
     return "\n".join([table(rows, header=header), *highest])

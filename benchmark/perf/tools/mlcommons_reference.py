@@ -9,15 +9,18 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from benchmark.command_line import BenchmarkError, describe_error
 from benchmark.perf.tools.perf_record import from_json
 from benchmark.perf.tools.timing_stats import StepTimes
 from openfold_opt.protein.features import FEATURES
 
+_T = TypeVar("_T")
 _SCRIPTS = Path(__file__).resolve().parents[1] / "subprocesses"
 SAMPLES_SCRIPT = _SCRIPTS / "reference_samples.py"
 STEP_SCRIPT = _SCRIPTS / "reference_step.py"
+HOST_SCRIPT = _SCRIPTS / "reference_host.py"
 _NEEDED = (
     "scripts/preprocess_pdb_mmcif.py",
     "scripts/preprocess_open_protein_set.py",
@@ -158,13 +161,25 @@ class Reference:
 
         features: .npz file of a batch with our feature names and order of dims.
         """
-        per_pass = ",".join(name for name, spec in FEATURES.items() if spec.per_pass)
-        command = list(
-            map(
-                str,
-                [self.python, STEP_SCRIPT, blocks, passes, repeats, threads, features, per_pass],
-            )
+        sizes = [blocks, passes, repeats, threads, features]
+        yield self._result(
+            StepTimes, STEP_SCRIPT, [*sizes, _per_pass()], threads=threads, what="training step"
         )
+
+    def host(self, features: Path, kind: type[_T], *, repeats: int) -> _T:
+        """Count and time what the host does in a training step, in a separate process.
+
+        features: .npz file of a small batch with two passes. kind: what reference_host.py prints.
+        """
+        return self._result(
+            kind, HOST_SCRIPT, [repeats, features, _per_pass()], threads=1, what="training step"
+        )
+
+    def _result(
+        self, kind: type[_T], script: Path, arguments: Sequence[object], *, threads: int, what: str
+    ) -> _T:
+        """Run a script, and return the value of the last line that it prints."""
+        command = list(map(str, [self.python, script, *arguments]))
         environment = _environment(self.checkout) | {"OMP_NUM_THREADS": str(threads)}
         finished = subprocess.run(
             command, env=environment, cwd=self.checkout, capture_output=True, text=True, check=False
@@ -172,10 +187,10 @@ class Reference:
         if finished.returncode != 0:
             print(finished.stderr[-4000:], file=sys.stderr)
             raise BenchmarkError(
-                "the MLCommons reference's training step ended with exit code "
-                f"{finished.returncode}; see its messages above"
+                f"the MLCommons reference's {what} ended with exit code {finished.returncode}; see "
+                "its messages above"
             )
-        yield from_json(StepTimes, json.loads(finished.stdout.splitlines()[-1]))
+        return from_json(kind, json.loads(finished.stdout.splitlines()[-1]))
 
     def _timed(self, arguments: Sequence[object]) -> float:
         started = time.perf_counter()
@@ -195,6 +210,11 @@ class Reference:
                 f"{finished.returncode}; see its messages above"
             )
         return time.perf_counter() - started
+
+
+def _per_pass() -> str:
+    """Return the names of features with a dim of passes."""
+    return ",".join(name for name, spec in FEATURES.items() if spec.per_pass)
 
 
 def _environment(checkout: Path) -> dict[str, str]:

@@ -4,9 +4,12 @@ import dataclasses
 
 import pytest
 
+from benchmark.plan.code_bases import CODE_BASES
 from benchmark.plan.fitting import fit_factor
 from benchmark.plan.step_counts import NVIDIA, PROJECT, REFERENCE
 from benchmark.plan.step_model import (
+    LOOP_LAUNCH_SECONDS,
+    MODEL_LAUNCH_SECONDS,
     RAMP_SECONDS,
     Factors,
     Layout,
@@ -74,7 +77,43 @@ def test_eager_launches_show_only_if_the_gpu_is_faster():
     idle = predict_step(small, H100, Layout(code=NVIDIA, num_gpus=1))
     calls = 11_000 + 1.5 * 4_300
     assert busy.parts["launches"] == pytest.approx(calls * 1.2e-6)
-    assert idle.parts["launches"] + idle.parts["compute"] == pytest.approx(calls * 6e-6)
+    assert idle.parts["launches"] + idle.parts["compute"] == pytest.approx(
+        calls * MODEL_LAUNCH_SECONDS
+    )
+
+
+def test_the_host_limits_the_reference_at_large_group_sizes():
+    """The host launches as much for a part of a sample as for all of it."""
+    host, loops = CODE_BASES[REFERENCE].host_launches, CODE_BASES[REFERENCE].optimizer_launches
+    small = small_step(REFERENCE, 8)
+    small = dataclasses.replace(
+        small, launches=[dataclasses.replace(each, bytes=1e3, flops=0) for each in small.launches]
+    )
+    parts = predict_step(small, H100, Layout(code=REFERENCE, num_gpus=8, dap=8)).parts
+    launches = host.gradient + 1.5 * host.iteration + 1_600
+    launches += host.recomputation if small.recomputes else 0
+    assert parts["launches"] + parts["compute"] == pytest.approx(launches * MODEL_LAUNCH_SECONDS)
+    assert parts["optimizer"] == pytest.approx(loops * LOOP_LAUNCH_SECONDS)
+
+
+def test_recomputation_is_launched_too():
+    step = small_step(REFERENCE, 1)
+    small = dataclasses.replace(
+        step, launches=[dataclasses.replace(each, bytes=1e3, flops=0) for each in step.launches]
+    )
+    totals = [
+        sum(
+            predict_step(
+                dataclasses.replace(small, recomputes=recomputes),
+                H100,
+                Layout(code=REFERENCE, num_gpus=1),
+            ).parts[part]
+            for part in ("compute", "launches")
+        )
+        for recomputes in (True, False)
+    ]
+    more = CODE_BASES[REFERENCE].host_launches.recomputation
+    assert totals[0] - totals[1] == pytest.approx(more * MODEL_LAUNCH_SECONDS)
 
 
 def test_overlap_hides_collectives_of_small_groups():

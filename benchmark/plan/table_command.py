@@ -1,0 +1,103 @@
+"""`plan table`: what is expected of this project's runs, as the table of docs/plan.md."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Final
+
+from benchmark.plan.loader_wait import plan_with_wait
+from benchmark.plan.step_counts import CountTable, read_table
+from benchmark.plan.systems import load_system
+from benchmark.plan.train_command import phases_named, project_factors
+from benchmark.plan.train_plan import TargetTime, TrainPlan, code_of, default_gpus, layout_for
+
+ROWS: Final = (
+    (8, "mlperf_1x8", "initial_training_8gpu"),
+    (64, "mlperf_8x8_dap1", "initial_training_64gpu"),
+    (128, "mlperf_16x8_dap1", "initial_training"),
+    (1056, "mlperf_128x8_dap8", "initial_training_1056"),
+    (2080, "mlperf_256x8_dap8", "initial_training_2080"),
+)
+"""GPUs, preset to 0.8, preset to 0.9."""
+SYSTEMS: Final = {"h100_sxm": "H100", "h200_sxm": "H200"}
+HEADER: Final = (
+    "GPUs",
+    "DAP",
+    "s/step (peak rates to largest factor)",
+    "GB a GPU (recomputed blocks)",
+    "min to 0.8 (samples' range)",
+    "GPU-h",
+    "PFLOP/s",
+    "parallel efficiency",
+    "h, GPU-h to 0.9",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare no options: the table is that of the document."""
+    del parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table in Markdown."""
+    del args
+    table = read_table()
+    print(_line(HEADER))
+    print(_line(["---"] * len(HEADER)))
+    for num_gpus, benchmark, whole in ROWS:
+        for system in SYSTEMS:
+            print(_line(row(num_gpus, benchmark, whole, system, table)))
+    return 0
+
+
+def row(num_gpus: int, benchmark: str, whole: str, system: str, table: CountTable) -> list[str]:
+    """Return the cells of a number of GPUs.
+
+    Args:
+        num_gpus: GPUs of both presets, but phases that have fewer by default use those.
+        benchmark: preset to 0.8.
+        whole: preset in phases to 0.9.
+        system: name of a key of SYSTEMS.
+        table: stored counts.
+    """
+    (plan,) = _plans(benchmark, system, table, num_gpus)
+    target, memory = _target(plan), plan.memory
+    assert memory is not None, "the counts of this project have its memory"
+    targets = [_target(phase) for phase in _plans(whole, system, table, num_gpus)]
+    hours = sum(each.seconds for each in targets) / 3600
+    minutes = [
+        seconds / 60 for seconds in (target.seconds, target.least_seconds, target.most_seconds)
+    ]
+    return [
+        f"{num_gpus:,} {SYSTEMS[system]}",
+        str(plan.layout.dap),
+        f"{plan.step_seconds:.3f} ({plan.least_step_seconds:.3f} to {plan.most_step_seconds:.3f})",
+        f"{memory.total / 1e9:.0f} ({memory.recomputed_blocks})",
+        "{:.1f} ({:.1f} to {:.1f})".format(*minutes),
+        f"{target.gpu_hours:,.0f}",
+        f"{plan.petaflops:.1f}",
+        f"{plan.parallel_efficiency:.0%}".replace("%", " %"),
+        f"{hours:.1f}, {sum(each.gpu_hours for each in targets):,.0f}",
+    ]
+
+
+def _plans(preset: str, system_name: str, table: CountTable, num_gpus: int) -> list[TrainPlan]:
+    """Plan each phase of a preset on at most a number of GPUs."""
+    system, factors = load_system(system_name), project_factors(table)
+    phases = phases_named(preset, None)
+    plans = []
+    for phase in phases:
+        used = num_gpus if len(phases) == 1 else min(num_gpus, default_gpus(phase.config))
+        layout = layout_for(phase.config, system, used, code=code_of(phase.config))
+        plans.append(plan_with_wait(phase, system, layout, table, factors=factors, preset=preset))
+    return plans
+
+
+def _target(plan: TrainPlan) -> TargetTime:
+    assert plan.target is not None, "the presets of the table have a target"
+    return plan.target
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
