@@ -186,7 +186,7 @@ def read_batch(path: Path) -> FeatureBatch:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise GoldenDirectoryError(f"{path} cannot be read as JSON: {error}") from error
 
 

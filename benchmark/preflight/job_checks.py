@@ -213,7 +213,8 @@ def check_space(output_dir: Path, needed: int) -> Finding:
         return Finding(
             state=FAIL,
             subject="free space",
-            text=f"{output_dir} is not a directory; create it, or correct LOGDIR",
+            text=f"{output_dir} is not a directory; create it, or correct --output-dir (LOGDIR of "
+            "a job)",
         )
     free = shutil.disk_usage(output_dir).free
     text = f"{free / 2**30:.1f} GiB free in {output_dir}, the runs need {needed / 2**30:.1f} GiB"
@@ -221,6 +222,6 @@ def check_space(output_dir: Path, needed: int) -> Finding:
         return Finding(
             state=FAIL,
             subject="free space",
-            text=f"{text}; free some space, or name another LOGDIR",
+            text=f"{text}; free some space, or name another --output-dir (LOGDIR of a job)",
         )
     return Finding(state=PASS, subject="free space", text=text)

@@ -150,8 +150,8 @@ def check_output(output_dir: Path) -> Finding:
             os.fsync(file.fileno())
     except OSError as error:
         text = (
-            f"cannot write into {output_dir}: {error.strerror or error}; LOGDIR must be on a file "
-            "system that all nodes share"
+            f"cannot write into {output_dir}: {error.strerror or error}; --output-dir (LOGDIR of a "
+            "job) must be on a file system that all nodes share"
         )
         return Finding(state=FAIL, subject="output", text=text)
     return Finding(state=PASS, subject="output", text=f"{output_dir} can be written")

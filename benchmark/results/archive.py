@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.command_line import BenchmarkError
+from benchmark.json_file import read_json
 from benchmark.perf.tools.headline import headline
 from benchmark.results.gather import ResultSet, gather
 from benchmark.results.logged_run import LogError, LoggedRun, read_logged_run
@@ -184,7 +185,7 @@ def _read_run(folder: Path) -> ArchivedRun:
             setup=Setup.from_json(config),
             command=(folder / "command.txt").read_text(encoding="utf-8").strip(),
         )
-    except (LogError, ValueError) as error:
+    except (LogError, ValueError, RecursionError) as error:
         raise BenchmarkError(f"{folder} does not have a complete run: {error}") from error
 
 
@@ -251,12 +252,7 @@ def _format_measurements(folder: Path) -> str:
 
 
 def _read_measurement(path: Path) -> ArchivedMeasurement:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BenchmarkError(
-            f"{path} is not JSON: {error}; expected a record of `perf --json`"
-        ) from error
+    record = read_json(path, expected="a record of `perf --json`")
     missing = missing_keys(record, RECORD_KEYS)
     if missing:
         raise BenchmarkError(

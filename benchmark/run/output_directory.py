@@ -252,7 +252,9 @@ def _continued_seed(
     given: dict[str, str | int | None] = {**identity}
     if seed is not None:
         recorded["seed"], given["seed"] = state.seed, seed
-    for key in sorted(recorded.keys() | given.keys()):
+    # What the user named comes before the hash of the whole configuration.
+    keys = sorted(recorded.keys() | given.keys(), key=lambda key: (key == "config_hash", key))
+    for key in keys:
         if recorded.get(key) != given.get(key):
             raise BenchmarkError(
                 f"output directory {path} holds an unfinished run with {key} "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
-import json
 import math
 import types
 import typing
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.command_line import BenchmarkError
+from benchmark.json_file import not_expected, read_json
 from benchmark.presets import build_preset, fit_preset
 from openfold_opt.train.config import RunConfig, config_fields
 from openfold_opt.train.phases import Phase, phases_of
@@ -49,14 +49,19 @@ def read_config(run_dir: Path, *, data_dir: Path | None = None) -> RunConfig:
 
     Raises BenchmarkError if the file or the preset does not exist.
     """
+    expected = "the config.json of a run"
     record = run_dir / "config.json"
     if not record.is_file():
         raise BenchmarkError(f"{record} does not exist; expected the output directory of a run")
-    recorded = json.loads(record.read_text(encoding="utf-8"))
-    config = build_preset(recorded["preset"])
+    recorded = read_json(record, expected=expected)
+    try:
+        preset, settings = recorded["preset"], recorded.get("settings", [])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise not_expected(record, error, expected=expected) from error
+    config = build_preset(preset)
     if data_dir is not None:
-        config = fit_preset(recorded["preset"], config, data_dir)
-    return apply_settings(config, recorded.get("settings", []))
+        config = fit_preset(preset, config, data_dir)
+    return apply_settings(config, settings)
 
 
 def apply_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:

@@ -114,7 +114,7 @@ def verified_checksum(data_dir: str | Path) -> str | None:
         return None
     try:
         checksum = json.loads(path.read_text())["index_checksum"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return checksum if isinstance(checksum, str) else None
 

@@ -83,8 +83,9 @@ def test_verify_writes_a_record(data_dir, capsys):
     capsys.readouterr()
     assert main(["inspect", str(data_dir)]) == 0
     assert "verified            yes" in capsys.readouterr().out
-    (data_dir / "verified.json").write_text("{")
-    assert verified_checksum(data_dir) is None
+    for text in ("{", "[" * 100_000):
+        (data_dir / "verified.json").write_text(text)
+        assert verified_checksum(data_dir) is None
 
 
 def test_inspect_of_an_interrupted_conversion_advises_to_resume(data_dir, capsys):

@@ -72,7 +72,7 @@ def read_record(path: Path) -> CheckpointRecord:
             lddt_ca=content["lddt_ca"],
             content=content,
         )
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return CheckpointRecord(step=step, samples_seen=-1, lddt_ca=None, content=None)
 
 

@@ -88,7 +88,7 @@ def read_json_object(path: Path) -> Mapping[str, object]:
     """Return the content of a JSON file. Raises WeightsError if it is not a JSON object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}, expected a JSON object")

@@ -205,7 +205,7 @@ def _file_of(path: Path) -> Path:
 def _sizes_in_file(path: Path, stored: StoredTensors) -> ModelConfig:
     try:
         return model_config_from_json(json.loads(stored.metadata[MODEL_CONFIG_KEY]))
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path}: the sizes in its metadata are not valid: {error}") from error
 
 

@@ -219,6 +219,7 @@ def test_a_log_that_does_not_comply_is_refused(results, finished_run, capsys):
     ("text", "expected"),
     [
         ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
         ("{}", "lacks measurement, date"),
         ("[]", "lacks measurement, date"),
         (json.dumps(RECORD | {"machine": [], "versions": {}}), "lacks machine.processor"),
@@ -243,6 +244,7 @@ def test_an_archived_run_without_its_files_is_named(results, capsys):
     [
         ("[]", "lacks preset, seed"),
         ("{", "does not have a complete run"),
+        ("[" * 100_000, "does not have a complete run"),
         ('{"preset": "demo"}', "lacks seed"),
     ],
 )

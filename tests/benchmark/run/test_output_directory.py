@@ -134,7 +134,7 @@ def test_finished_run_refuses(tmp_path):
 def test_other_preset_does_not_continue_a_dead_run(tmp_path):
     die_in(tmp_path)
     with pytest.raises(BenchmarkError, match="preset 'demo', this one has 'real_smoke'"):
-        take(tmp_path, identity=IDENTITY | {"preset": "real_smoke"})
+        take(tmp_path, identity=IDENTITY | {"config_hash": "0", "preset": "real_smoke"})
     # the refusal changed nothing: the right command still continues
     assert take(tmp_path).continued
 

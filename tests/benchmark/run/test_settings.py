@@ -8,7 +8,7 @@ from benchmark.command_line import BenchmarkError
 from benchmark.finding import FAIL
 from benchmark.mlperf.rules import division_of_run
 from benchmark.presets import build_preset, preset_names
-from benchmark.run.settings import apply_settings
+from benchmark.run.settings import apply_settings, read_config
 from benchmark.submission.provenance import check_settings
 from benchmark.submission.submitted_run import find_runs
 from openfold_opt.train.config import config_fields
@@ -132,3 +132,19 @@ def test_submit_refuses_a_run_with_settings(tmp_path):
     assert (
         finding.state == FAIL and finding.text == "fields changed by --set\nresult_0: max_steps=9"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[]", "is another file"),
+        ("{}", "has no field 'preset'"),
+    ],
+)
+def test_a_damaged_configuration_of_a_run_is_named(tmp_path, text, expected):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(BenchmarkError, match=expected) as error:
+        read_config(tmp_path)
+    assert "config.json" in str(error.value)

@@ -186,6 +186,7 @@ def test_options_that_do_not_fit(tiny, tmp_path):
     ("content", "reason"),
     [
         ("{", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
         ("[]", "holds a list, expected a JSON object"),
         ("{}", "there is no object config.model in it"),
         ('{"config": {"model": {"c_x": 3}}}', "1 unknown fields: model.c_x; expected"),
