@@ -100,7 +100,7 @@ def test_records_become_a_system(tmp_path, capsys):
     ("change", "message"),
     [
         ({"waited_share": 0.3}, "for 30% of a step, the core of the rank ran something else"),
-        ({"seconds": [1.0, 1.5, 1.5]}, "a median step took 50% longer than the quietest tenth"),
+        ({"seconds": [1.0, 1.6, 1.6]}, "a median step took 60% longer than the quietest tenth"),
     ],
 )
 def test_a_busy_machine_is_warned_of(change, message, tmp_path, capsys):
