@@ -125,21 +125,13 @@ def measure(args: argparse.Namespace) -> CommMetrics:
     Raises:
         BenchmarkError: Fewer than two ranks, or options out of range, or no such device.
     """
+    config = build_preset(args.preset)
+    _check_options(args, config)
     launch = read_launch_info()
     if launch.world_size < 2:
         raise BenchmarkError(
             f"perf comm needs at least two ranks, found {launch.world_size}; start it with "
             "torchrun --nproc-per-node 2 -m benchmark perf comm"
-        )
-    if args.repeats < 1 or args.passes < 0:
-        raise BenchmarkError(
-            f"--repeats {args.repeats} --passes {args.passes}: expected at least 1 and 0"
-        )
-    config = build_preset(args.preset)
-    if args.steps and (args.device != "cpu" or config.precision != "fp32"):
-        raise BenchmarkError(
-            "--steps needs --device cpu and a preset in fp32, not --device "
-            f"{args.device}, {config.precision}"
         )
     try:
         device = resolve_device(args.device, local_rank=launch.local_rank)
@@ -181,6 +173,18 @@ def measure(args: argparse.Namespace) -> CommMetrics:
         collectives=collectives,
         sharded_steps=sharded_steps,
     )
+
+
+def _check_options(args: argparse.Namespace, config: RunConfig) -> None:
+    if args.repeats < 1 or args.passes < 0:
+        raise BenchmarkError(
+            f"--repeats {args.repeats} --passes {args.passes}: expected at least 1 and 0"
+        )
+    if args.steps and (args.device != "cpu" or config.precision != "fp32"):
+        raise BenchmarkError(
+            "--steps needs --device cpu and a preset in fp32, not --device "
+            f"{args.device}, {config.precision}"
+        )
 
 
 def step_collectives(

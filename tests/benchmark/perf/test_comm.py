@@ -65,3 +65,8 @@ def test_recycling_iterations_have_no_backward_collectives():
 def test_one_rank_is_refused(capsys):
     assert main(["perf", "comm", "--preset", "demo"]) == 2
     assert "torchrun --nproc-per-node 2" in capsys.readouterr().err
+
+
+def test_steps_need_a_cpu(capsys):
+    assert main(["perf", "comm", "--preset", "middle", "--steps"]) == 2
+    assert "--steps needs --device cpu and a preset in fp32" in capsys.readouterr().err
