@@ -17,6 +17,7 @@ from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools.meta_step import MetaStep
 from benchmark.perf.tools.options import add_count, add_preset
 from benchmark.perf.tools.perf_record import json_key
+from benchmark.perf.tools.step_calls import ShardedStep, time_sharded_steps
 from benchmark.perf.tools.timing_stats import TimingStats, table
 from benchmark.presets import build_preset
 from openfold_opt.model.plan import ALL_BLOCKS
@@ -80,6 +81,8 @@ class CommMetrics:
     fits: dict[str, Fit]
     """Kind of collective -> its fit."""
     collectives: list[CollectiveTimes]
+    sharded_steps: list[ShardedStep] | None = None
+    """With --steps."""
 
     @property
     def total_seconds(self) -> float:
@@ -108,6 +111,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="auto", choices=("auto", "cpu", "cuda"), help="device (default: auto)"
     )
+    parser.add_argument(
+        "--steps",
+        action="store_true",
+        help="on a CPU, also time small versions of a step that the ranks compute together, for "
+        "`plan systems --calibrate`",
+    )
 
 
 def measure(args: argparse.Namespace) -> CommMetrics:
@@ -116,17 +125,14 @@ def measure(args: argparse.Namespace) -> CommMetrics:
     Raises:
         BenchmarkError: Fewer than two ranks, or options out of range, or no such device.
     """
+    config = build_preset(args.preset)
+    _check_options(args, config)
     launch = read_launch_info()
     if launch.world_size < 2:
         raise BenchmarkError(
             f"perf comm needs at least two ranks, found {launch.world_size}; start it with "
             "torchrun --nproc-per-node 2 -m benchmark perf comm"
         )
-    if args.repeats < 1 or args.passes < 0:
-        raise BenchmarkError(
-            f"--repeats {args.repeats} --passes {args.passes}: expected at least 1 and 0"
-        )
-    config = build_preset(args.preset)
     try:
         device = resolve_device(args.device, local_rank=launch.local_rank)
         context = build_parallel_context(
@@ -153,6 +159,7 @@ def measure(args: argparse.Namespace) -> CommMetrics:
             )
             for (what, kind, sent), times in calls.items()
         ]
+        sharded_steps = time_sharded_steps(config, context) if args.steps else None
         backend = dist.get_backend(context.dap.process_group)
     finally:
         context.close()
@@ -164,7 +171,20 @@ def measure(args: argparse.Namespace) -> CommMetrics:
         device=str(device),
         fits=fits,
         collectives=collectives,
+        sharded_steps=sharded_steps,
     )
+
+
+def _check_options(args: argparse.Namespace, config: RunConfig) -> None:
+    if args.repeats < 1 or args.passes < 0:
+        raise BenchmarkError(
+            f"--repeats {args.repeats} --passes {args.passes}: expected at least 1 and 0"
+        )
+    if args.steps and (args.device != "cpu" or config.precision != "fp32"):
+        raise BenchmarkError(
+            "--steps needs --device cpu and a preset in fp32, not --device "
+            f"{args.device}, {config.precision}"
+        )
 
 
 def step_collectives(

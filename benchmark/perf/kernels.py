@@ -58,7 +58,7 @@ class KernelMetrics(against.Setting):
     threads: int | None = None
     num_processes: int = 1
     """Processes that measured at the same time."""
-    calls: StepCalls | None = None
+    calls: list[StepCalls] | None = None
     """Calls of a step on a CPU, with --calls."""
 
 

@@ -12,15 +12,20 @@ from benchmark.command_line import BenchmarkError
 from benchmark.json_file import not_expected, read_json
 from benchmark.perf.tools.perf_record import from_json
 from benchmark.perf.tools.roofline import EFFICIENCIES
-from benchmark.perf.tools.step_calls import StepCalls, StepSeconds
-from benchmark.plan.cpu_rates import CpuRates, explained_share, fit_rates
-from benchmark.plan.cpu_system import CpuSystem, name_of
+from benchmark.perf.tools.step_calls import ShardedStep, StepCalls
+from benchmark.plan.cpu_rates import CpuRates, MeasuredStep, fit_rates
+from benchmark.plan.cpu_system import CpuSystem, name_of, sent_seconds
 from benchmark.plan.explain import QUIET_SHARE
 from benchmark.plan.systems import Link, System
 
 MEMORY_CLASSES = ("memory", "pytorch")
 """Classes of launches that only move data; the others are bound by matrix products."""
 _LEAST_LATENCY_SECONDS = 1e-9
+_MOST_WAITED_SHARE = 0.1
+"""Of a step of a calibration. On cores without other processes, it is 2 to 6 %."""
+_LARGEST_SPREAD = 0.5
+"""Of the steps of a calibration: median / quietest tenth, minus 1. On a shared machine whose cores
+have no other processes, it is 0.1 to 0.4."""
 
 
 def calibrate(system: System, paths: Sequence[Path]) -> System:
@@ -66,19 +71,23 @@ def calibrate_cpu(paths: Sequence[Path]) -> CpuSystem:
             "`plan systems h100_sxm --calibrate kernels.json --out mine.json`"
         )
     path, record = kernels[0]
-    rates, share = _cpu_rates(record["figures"], path)
+    steps = _steps(record["figures"], path)
+    rates = _cpu_rates(steps, path)
     machine = record.get("machine", {})
     processor, cores = str(machine.get("processor", "CPU")), machine.get("cpu_count")
     if not isinstance(cores, int):
         raise BenchmarkError(
             f"{path}: machine.cpu_count is {cores!r}; expected the number of cores"
         )
-    links, sources = (
-        {},
-        {
-            "rates": f"measured: {path.name} of {record.get('date', 'an unknown date')}; they give "
-            f"{share:.0%} of the time of its calls with more than 1 MiB"
-        },
+    source = f"measured: {path.name} of {record.get('date', 'an unknown date')}"
+    system = CpuSystem(
+        name=name_of(processor),
+        processor=processor,
+        num_cores=cores,
+        num_processes=record["figures"].get("num_processes", 1),
+        rates=rates,
+        sources={"rates": source},
+        warnings=_disturbances(steps),
     )
     for other, each in records:
         if each["measurement"] not in ("kernels", "comm"):
@@ -86,21 +95,26 @@ def calibrate_cpu(paths: Sequence[Path]) -> CpuSystem:
                 f"{other} is a record of `perf {each['measurement']}`; expected `perf comm`"
             )
         if each["measurement"] == "comm":
-            links = _links(each["figures"], other)
-            sources["collectives"] = f"measured: {other.name}"
-    return CpuSystem(
-        name=name_of(processor),
-        processor=processor,
-        num_cores=cores,
-        num_processes=record["figures"].get("num_processes", 1),
-        rates=rates,
-        collectives=links,
-        sources=sources,
+            system = _with_collectives(system, each["figures"], other)
+    return system
+
+
+def _with_collectives(system: CpuSystem, figures: dict[str, Any], path: Path) -> CpuSystem:
+    """Return a system with the collectives of a record and, if it has it, the wait."""
+    system = dataclasses.replace(
+        system,
+        collectives=_links(figures, path),
+        sources={**system.sources, "collectives": f"measured: {path.name}"},
     )
+    try:
+        steps = [from_json(ShardedStep, each) for each in figures.get("sharded_steps") or ()]
+        return dataclasses.replace(system, wait_seconds=_wait(system, steps))
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise BenchmarkError(f"{path}: sharded steps that cannot be used: {error}") from error
 
 
-def _cpu_rates(figures: dict[str, Any], path: Path) -> tuple[CpuRates, float]:
-    """Return the rates, and what share of the time of the large calls they give."""
+def _steps(figures: dict[str, Any], path: Path) -> list[StepCalls]:
+    """Return the steps whose calls were timed."""
     if figures.get("device") != "cpu" or not figures.get("calls"):
         raise BenchmarkError(
             f"{path}: expected the calls of a step on a CPU, found none of "
@@ -113,28 +127,51 @@ def _cpu_rates(figures: dict[str, Any], path: Path) -> tuple[CpuRates, float]:
             "so measure with --threads 1"
         )
     try:
-        measured: StepCalls = from_json(StepCalls, figures["calls"])
-        small = {name: _quiet(seconds) for name, seconds in vars(measured.small_seconds).items()}
-        rates = fit_rates(
-            measured.calls, measured.small_calls, small, _deviation(measured.small_seconds)
-        )
-    except (ValueError, TypeError, IndexError, ZeroDivisionError) as error:
+        return [from_json(StepCalls, each) for each in figures["calls"]]
+    except (ValueError, TypeError) as error:
         raise BenchmarkError(f"{path}: calls that cannot be used: {error}") from error
-    return rates, explained_share(rates, measured.calls)
+
+
+def _cpu_rates(steps: Sequence[StepCalls], path: Path) -> CpuRates:
+    try:
+        measured = [
+            MeasuredStep(calls=step.calls, seconds=statistics.median(step.seconds))
+            for step in steps
+        ]
+        return fit_rates(measured)
+    except (ValueError, IndexError, ZeroDivisionError) as error:
+        raise BenchmarkError(f"{path}: calls that cannot be used: {error}") from error
+
+
+def _disturbances(steps: Sequence[StepCalls]) -> list[str]:
+    """Return a warning if other processes used the cores while the steps were measured."""
+    waited = max(step.waited_share for step in steps)
+    spread = max(statistics.median(step.seconds) / _quiet(step.seconds) - 1.0 for step in steps)
+    found = []
+    if waited > _MOST_WAITED_SHARE:
+        found.append(f"for {waited:.0%} of a step, the core of the rank ran something else")
+    if spread > _LARGEST_SPREAD:
+        found.append(f"a median step took {spread:.0%} longer than the quietest tenth")
+    return [
+        f"the calibration was disturbed: {each}. Predictions may be wrong; measure again when "
+        "nothing else runs on the machine"
+        for each in found
+    ]
 
 
 def _quiet(seconds: Sequence[float]) -> float:
     return sorted(seconds)[int(QUIET_SHARE * len(seconds))]
 
 
-def _deviation(steps: StepSeconds) -> float:
-    """Return the relative deviation of steps from their median and quietest tenth, as if normal.
-
-    A few steps that were disturbed for long do not count.
-    """
-    seconds = [sum(each) for each in zip(steps.forward, steps.backward, strict=True)]
-    quiet, median = _quiet(seconds), statistics.median(seconds)
-    return (median - quiet) / median / -statistics.NormalDist().inv_cdf(QUIET_SHARE)
+def _wait(system: CpuSystem, steps: Sequence[ShardedStep]) -> float:
+    """Return what sharded steps take besides their calls and collectives, at each collective."""
+    waits = []
+    for step in steps:
+        counts = step.counts
+        known = system.rates.seconds(counts.calls) + sent_seconds(counts, system)
+        rest = max(0.0, statistics.median(step.seconds) - known)
+        waits.append(rest / sum(each.calls for each in counts.collectives))
+    return statistics.fmean(waits) if waits else 0.0
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmark.command_line import BenchmarkError
+from benchmark.perf.tools.pass_counts import PassCounts
 from benchmark.perf.tools.timing_stats import table
-from benchmark.plan.cpu_counts import CpuStepCounts, PassCounts, count_cpu_step
-from benchmark.plan.cpu_system import CpuSystem
-from benchmark.plan.step_model import expected_maximum
+from benchmark.plan.cpu_counts import CpuStepCounts, count_cpu_step
+from benchmark.plan.cpu_rates import num_calls
+from benchmark.plan.cpu_system import CpuSystem, sent_seconds
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.global_batch import check_global_batch
 from openfold_opt.train.phases import Phase
@@ -74,10 +75,7 @@ def plan_cpu_phase(
         seconds = step_parts(counts, system, config, num_ranks=num_ranks, iterations=iterations)
         return seconds | {"loader": config.accumulation * loader_seconds}
 
-    calls = [
-        sum(group.calls for group in each.calls)
-        for each in (counts.gradient, counts.with_iteration)
-    ]
+    calls = [num_calls(each.calls) for each in (counts.gradient, counts.with_iteration)]
     mean_calls = config.accumulation * (calls[0] + most / 2 * (calls[1] - calls[0]))
     return CpuPlan(
         preset=preset,
@@ -86,7 +84,7 @@ def plan_cpu_phase(
         num_ranks=num_ranks,
         dap=config.parallel.dap_size,
         batch=num_ranks // config.parallel.dap_size * config.local_batch_size * config.accumulation,
-        num_calls=mean_calls + sum(group.calls for group in counts.optimizer),
+        num_calls=mean_calls + num_calls(counts.optimizer),
         parts=parts(most / 2),
         seconds_by_iterations={
             str(number): sum(parts(number).values()) for number in range(most + 1)
@@ -111,9 +109,9 @@ def step_parts(
         config.accumulation * (one + iterations * (two - one))
         for one, two in zip(*pairs, strict=True)
     )
-    # Ranks meet at each collective. What they take in between is taken as independent.
+    # Ranks also meet at the all-reduce.
     meetings = 1 + sum(each.calls for each in counts.gradient.collectives)
-    slow = expected_maximum(num_ranks) * rates.step_deviation * math.sqrt(meetings)
+    slow = system.wait_seconds * meetings if num_ranks > 1 else 0.0
     reduced = 0.0
     if num_ranks > 1:
         size = _FLOAT_BYTES * counts.num_parameters
@@ -123,25 +121,22 @@ def step_parts(
             link.latency_seconds + 2 * (num_ranks - 1) / num_ranks * bucket / link.bytes_per_second
         )
         reduced = math.ceil(size / bucket) * each
-    optimizer = sum(map(rates.work, counts.optimizer)) + rates.overhead(counts.optimizer)
+    call_seconds = rates.call_seconds(counts.gradient.calls)
+    optimizer = rates.work(counts.optimizer) + num_calls(counts.optimizer) * call_seconds
     return {
         "compute": work,
         "launches": overhead,
         "collectives": sent,
         "all-reduce": reduced,
         "optimizer": optimizer,
-        "slow ranks": slow * (work + overhead),
+        "slow ranks": slow,
     }
 
 
 def _pass_seconds(counts: PassCounts, system: CpuSystem) -> tuple[float, float, float]:
     """Return the seconds of the work of a micro-step, of the rest of its calls, of collectives."""
-    sent = 0.0
-    for each in counts.collectives:
-        link = system.link(each.kind)
-        sent += each.calls * (link.latency_seconds + each.sent_bytes / link.bytes_per_second)
-    rates = system.rates
-    return sum(map(rates.work, counts.calls)), rates.overhead(counts.calls), sent
+    overhead = num_calls(counts.calls) * system.rates.call_seconds(counts.calls)
+    return system.rates.work(counts.calls), overhead, sent_seconds(counts, system)
 
 
 def _on_ranks(config: RunConfig, num_ranks: int) -> RunConfig:
@@ -158,7 +153,7 @@ def _on_ranks(config: RunConfig, num_ranks: int) -> RunConfig:
 
 
 def _warnings(config: RunConfig, system: CpuSystem, num_ranks: int) -> list[str]:
-    found = []
+    found = list(system.warnings)
     if num_ranks > system.num_cores:
         found.append(
             f"{num_ranks} ranks share {system.num_cores} cores: each takes longer than planned"

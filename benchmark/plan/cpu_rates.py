@@ -1,16 +1,14 @@
-"""Time of PyTorch calls on a CPU: a constant for each call, and its work by operator."""
+"""Time of PyTorch calls on a CPU: their work by operator, and what each takes besides it."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from benchmark.perf.tools.call_trace import VIEW, CallGroup
-from benchmark.plan.step_model import JITTER
 
 NEAR_BYTES = 2**20
 """The first bytes of a call, which the second-level cache may hold, have a rate of their own."""
@@ -37,70 +35,95 @@ class WorkRate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CallOverhead:
+    """What the calls of a measured step take besides their work."""
+
+    bytes_per_call: float
+    """Mean of the step, views included."""
+    seconds: float
+    """Of any call: Python, autograd, the call itself, and work that the rates do not explain."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CpuRates:
     """What a processor takes for the calls of a step, as measured while all ranks compute."""
 
-    forward_call_seconds: float
-    backward_call_seconds: float
-    """Of any call, views included, besides its work: Python, autograd and the call itself."""
+    overheads: list[CallOverhead]
+    """By bytes. Large calls remove the data and code of others from the caches."""
     operators: dict[str, WorkRate]
     others: WorkRate
     """Of operators that are not listed, except products."""
-    step_deviation: float = JITTER
-    """Standard deviation of a rank's time for a step, as a share of it. The first records do not
-    have it, and used that of a GPU."""
 
-    def work(self, group: CallGroup) -> float:
-        """Return the seconds of the work of all calls of a group."""
-        if group.operator == VIEW:
-            return 0.0
-        return group.calls * self.operators.get(group.operator, self.others).seconds(group)
+    def work(self, groups: Iterable[CallGroup]) -> float:
+        """Return the seconds of the work of all calls."""
+        return sum(
+            group.calls * self.operators.get(group.operator, self.others).seconds(group)
+            for group in groups
+            if group.operator != VIEW
+        )
 
-    def overhead(self, groups: Iterable[CallGroup]) -> float:
-        """Return the seconds of the calls besides their work."""
-        each = {"forward": self.forward_call_seconds, "backward": self.backward_call_seconds}
-        return sum(group.calls * each[group.direction] for group in groups)
+    def call_seconds(self, groups: Sequence[CallGroup]) -> float:
+        """Return the seconds of a call besides its work, in a step with these calls.
+
+        Interpolated between the overheads by the bytes of a call.
+        """
+        known = [(each.bytes_per_call, each.seconds) for each in self.overheads]
+        return float(np.interp(bytes_per_call(groups), *zip(*known, strict=True)))
+
+    def seconds(self, groups: Sequence[CallGroup]) -> float:
+        """Return the seconds of all calls."""
+        return self.work(groups) + num_calls(groups) * self.call_seconds(groups)
 
 
-def fit_rates(
-    calls: Sequence[CallGroup],
-    small_calls: Sequence[CallGroup],
-    small_seconds: Mapping[str, float],
-    step_deviation: float,
-) -> CpuRates:
-    """Fit the rates of each operator to its timed calls, and the rest to the small step.
+@dataclass(frozen=True, kw_only=True)
+class MeasuredStep:
+    """A step whose calls were timed."""
+
+    calls: list[CallGroup]
+    seconds: float
+    """Of the whole step, without timing its calls."""
+
+
+def fit_rates(steps: Sequence[MeasuredStep]) -> CpuRates:
+    """Fit the rates of each operator to the timed calls of all steps, and the rest to each step.
 
     The constant of a timed call is fitted, too, but not used: it contains the measurement.
-
-    calls, small_calls: groups with times. small_seconds: of the whole small step, by direction.
     """
     by_operator: dict[str, list[CallGroup]] = {}
-    for group in (*calls, *small_calls):
+    for group in (group for step in steps for group in step.calls):
         if group.operator != VIEW:
             by_operator.setdefault(group.operator, []).append(group)
     others = [group for each in by_operator.values() for group in each if not group.flops]
-    operators = {
-        name: _fit(groups)
-        for name, groups in sorted(by_operator.items())
-        if any(group.flops for group in groups)
-        or sum(group.calls for group in groups) >= _LEAST_CALLS
-    }
     rates = CpuRates(
-        forward_call_seconds=0.0,
-        backward_call_seconds=0.0,
-        step_deviation=step_deviation,
-        operators=operators,
+        overheads=[],
+        operators={
+            name: _fit(groups)
+            for name, groups in sorted(by_operator.items())
+            if any(group.flops for group in groups)
+            or sum(group.calls for group in groups) >= _LEAST_CALLS
+        },
         others=_fit(others),
     )
-    rest = {}
-    for direction, seconds in small_seconds.items():
-        groups = [group for group in small_calls if group.direction == direction]
-        rest[direction] = max(0.0, seconds - sum(map(rates.work, groups))) / sum(
-            group.calls for group in groups
+    overheads = [
+        CallOverhead(
+            bytes_per_call=bytes_per_call(step.calls),
+            seconds=max(0.0, step.seconds - rates.work(step.calls)) / num_calls(step.calls),
         )
+        for step in steps
+    ]
     return dataclasses.replace(
-        rates, forward_call_seconds=rest["forward"], backward_call_seconds=rest["backward"]
+        rates, overheads=sorted(overheads, key=lambda each: each.bytes_per_call)
     )
+
+
+def num_calls(groups: Iterable[CallGroup]) -> int:
+    """Return the calls, views included."""
+    return sum(group.calls for group in groups)
+
+
+def bytes_per_call(groups: Sequence[CallGroup]) -> float:
+    """Return the mean bytes of a call."""
+    return max(1.0, sum(group.calls * group.bytes for group in groups) / num_calls(groups))
 
 
 def _sizes(group: CallGroup) -> list[float]:
@@ -136,13 +159,3 @@ def nonnegative_least_squares(matrix: np.ndarray, values: np.ndarray) -> np.ndar
             break
         used.pop(int(np.argmin(found)))
     return result
-
-
-def explained_share(rates: CpuRates, calls: Sequence[CallGroup]) -> float:
-    """Return modeled / measured time of the calls that move more than NEAR_BYTES.
-
-    The constants of the timed calls are not in the rates, so small calls are left out.
-    """
-    large = [group for group in calls if group.bytes >= NEAR_BYTES]
-    measured = sum(group.calls * group.seconds for group in large)
-    return sum(map(rates.work, large)) / measured if measured else math.nan

@@ -10,8 +10,9 @@ from typing import Any
 
 from benchmark.command_line import BenchmarkError
 from benchmark.json_file import read_json
+from benchmark.perf.tools.pass_counts import PassCounts
 from benchmark.perf.tools.perf_record import from_json, to_json
-from benchmark.plan.cpu_rates import CpuRates
+from benchmark.plan.cpu_rates import CallOverhead, CpuRates
 from benchmark.plan.system_checks import (
     Range,
     check_line,
@@ -25,6 +26,7 @@ from benchmark.plan.systems import EXPECTED, Link
 _NUMBERS: Range = (1, 10**6)
 """Of cores and processes."""
 _SECONDS: Range = (0.0, 1.0)
+_BYTES: Range = (1.0, 1e12)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +42,12 @@ class CpuSystem:
     collectives: dict[str, Link] = field(default_factory=dict)
     """Kind of collective -> its latency, and bytes that a rank sends in a second; empty if not
     measured."""
+    wait_seconds: float = 0.0
+    """What a rank waits for the others at each collective, besides the time of the collective."""
     sources: dict[str, str]
     """Field -> where its figures come from."""
+    warnings: list[str] = field(default_factory=list)
+    """What was wrong with the measurement; shown with every plan."""
 
     def link(self, kind: str) -> Link:
         """Return latency and rate of a kind of collective.
@@ -57,6 +63,15 @@ class CpuSystem:
                 "--device cpu --json comm.json`, and pass comm.json to `plan systems --calibrate`"
             )
         return self.collectives[kind]
+
+
+def sent_seconds(counts: PassCounts, system: CpuSystem) -> float:
+    """Return the seconds of all collectives, without waiting for a rank."""
+    links = ((each, system.link(each.kind)) for each in counts.collectives)
+    return sum(
+        each.calls * (link.latency_seconds + each.sent_bytes / link.bytes_per_second)
+        for each, link in links
+    )
 
 
 def load_cpu_system(path: str) -> CpuSystem:
@@ -90,8 +105,13 @@ def _check_figures(value: Any) -> None:
     check_sources(value["sources"], [each.name for each in dataclasses.fields(CpuSystem)])
     rates = value["rates"]
     _check_fields(CpuRates, rates, where="rates")
-    for name in ("forward_call_seconds", "backward_call_seconds", "step_deviation"):
-        check_number(f"rates.{name}", rates.get(name, 0.0), _SECONDS)
+    check_number("wait_seconds", value.get("wait_seconds", 0.0), _SECONDS)
+    if not rates["overheads"]:
+        raise ValueError("rates.overheads is empty")
+    for each in rates["overheads"]:
+        _check_fields(CallOverhead, each, where="rates.overheads")
+        check_number("rates.overheads.seconds", each["seconds"], _SECONDS)
+        check_number("rates.overheads.bytes_per_call", each["bytes_per_call"], _BYTES)
     check_object("rates.operators", rates["operators"])
     for operator, work in {**rates["operators"], "others": rates["others"]}.items():
         check_object(f"rates.{operator}", work)

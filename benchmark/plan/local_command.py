@@ -59,8 +59,13 @@ class Comparison:
 
     @property
     def error(self) -> float:
-        """Predicted / measured, minus 1; of the median round."""
+        """Predicted / quietest tenth, minus 1; of the median round."""
         return self.predicted / statistics.median(self.quiet) - 1.0
+
+    @property
+    def median_error(self) -> float:
+        """The same of the median step."""
+        return self.predicted / statistics.median(self.medians) - 1.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
         )
         # The record has the predictions before anything that they predict is measured.
         record.save(figures)
+        for warning in system.warnings:
+            print(f"WARNING: {warning}")
         for plan in plans:
             print(f"predicted: {plan.preset}, {plan.phase}: {1e3 * plan.step_seconds:.1f} ms")
         for number in range(args.rounds):
@@ -120,7 +127,10 @@ def _calibrate(folder: Path) -> CpuSystem:
         what="perf kernels",
     )
     run_ranks(
-        ["perf", "comm", *preset, "--device", "cpu", "--passes", "0", "--json", str(comm)],
+        [
+            *["perf", "comm", *preset, "--device", "cpu", "--passes", "0", "--steps"],
+            *["--json", str(comm)],
+        ],
         what="perf comm",
     )
     return calibrate_cpu([kernels, comm])
@@ -166,11 +176,13 @@ def describe(comparisons: list[Comparison]) -> str:
             _milliseconds(each.medians),
             f"{1e3 * each.predicted:.1f}",
             f"{each.error:+.1%}",
+            f"{each.median_error:+.1%}",
         ]
         for each in comparisons
     ]
     errors = [abs(each.error) for each in comparisons]
-    header = ["step, ms", "quietest tenth (rounds)", "median (rounds)", "predicted", "error"]
+    header = ["step, ms", "quietest tenth (rounds)", "median (rounds)", "predicted"]
+    header += ["error of the quietest tenth", "of the median"]
     return "\n".join(
         [
             table(rows, header=header),

@@ -74,9 +74,10 @@ def _write_cpu_system(args: argparse.Namespace) -> int:
     rates = system.rates
     print(
         f"{system.name}: {system.num_cores} cores, measured with {system.num_processes} processes; "
-        f"a call takes {1e6 * rates.forward_call_seconds:.1f} us forward, "
-        f"{1e6 * rates.backward_call_seconds:.1f} us backward, besides its work"
+        f"a call of a small step takes {1e6 * rates.overheads[0].seconds:.1f} us besides its work"
     )
+    for warning in system.warnings:
+        print(f"  WARNING: {warning}")
     for name, source in system.sources.items():
         print(f"  {name}: {source}")
     return 0

@@ -6,15 +6,14 @@ import json
 
 from benchmark.perf.tools.call_trace import VIEW, CallGroup
 from benchmark.perf.tools.perf_record import to_json
-from benchmark.perf.tools.step_calls import StepCalls, StepSeconds
-from benchmark.plan.cpu_rates import NEAR_BYTES, CpuRates, WorkRate
+from benchmark.perf.tools.step_calls import StepCalls
+from benchmark.plan.cpu_rates import NEAR_BYTES, CallOverhead, CpuRates, WorkRate
 from benchmark.plan.cpu_system import CpuSystem
 
 NEAR, FAR, FLOP, LOOP = 2e-11, 1e-10, 1e-11, 5e-9
 """Seconds of a near and a far byte, of an operation and of an inner loop."""
 CALL, CONSTANT = 4e-6, 2e-6
-"""Seconds of a call of the small step besides its work, and the constant of a timed call."""
-DEVIATION = 0.02
+"""Seconds of a call besides its work, and the constant of a timed call."""
 KINDS = ("all-gather", "all-reduce", "all-to-all", "reduce-scatter")
 
 
@@ -33,8 +32,8 @@ def timed(operator: str, size: float, *, flops: float = 0.0, loops: float = 1.0)
     )
 
 
-def step_calls() -> StepCalls:
-    """Return the calls of a step with known rates."""
+def step_calls() -> list[StepCalls]:
+    """Return the calls of two steps with known rates."""
     calls = [
         timed("mul", size, loops=loops)
         for size, loops in ((1e3, 1), (1e4, 900), (1e5, 1), (1e6, 4000), (1e7, 1), (3e7, 1))
@@ -43,17 +42,18 @@ def step_calls() -> StepCalls:
         timed("mm", size, flops=flops)
         for size, flops in ((1e4, 1e5), (1e5, 1e8), (1e6, 1e7), (1e7, 1e9), (3e7, 1e9), (5e6, 1e6))
     ]
-    small = [
-        CallGroup(
-            operator=VIEW, direction=direction, calls=100, bytes=0, flops=0, loops=0, seconds=1e-6
-        )
-        for direction in ("forward", "backward")
-    ]
-    return StepCalls(
-        calls=calls,
-        small_calls=small,
-        small_seconds=StepSeconds(forward=[100 * CALL] * 3, backward=[200 * CALL] * 3),
+    views = CallGroup(
+        operator=VIEW, direction="backward", calls=100, bytes=0, flops=0, loops=0, seconds=1e-6
     )
+    return [
+        # Views alone, and a large step whose calls take twice as long besides their work.
+        StepCalls(calls=[views], seconds=[100 * CALL] * 3, waited_share=0.02),
+        StepCalls(
+            calls=calls,
+            seconds=[sum(each.calls * (each.seconds - CONSTANT + 2 * CALL) for each in calls)] * 3,
+            waited_share=0.03,
+        ),
+    ]
 
 
 def kernels_record(**figures) -> dict:
@@ -90,9 +90,7 @@ def cpu_system(**changes) -> CpuSystem:
         seconds_per_loop=LOOP,
     )
     rates = CpuRates(
-        forward_call_seconds=CALL,
-        backward_call_seconds=CALL,
-        step_deviation=DEVIATION,
+        overheads=[CallOverhead(bytes_per_call=1e3, seconds=CALL)],
         operators={},
         others=work,
     )

@@ -49,7 +49,9 @@ class CallGroup:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Call:
+class TimedCall:
+    """A call of an operator, as in CallGroup."""
+
     operator: str
     direction: Direction
     bytes: int = 0
@@ -62,23 +64,14 @@ def count_calls(run: Callable[[], object]) -> list[CallGroup]:
     """Run once on device meta, and return the groups of its calls."""
     with torch.device("meta"), _Recorder() as recorder:
         run()
-    return [dataclasses.replace(group, seconds=0.0) for group in _grouped([recorder.calls])]
+    return [dataclasses.replace(group, seconds=0.0) for group in grouped([recorder.calls])]
 
 
-def time_calls(run: Callable[[], object], *, repeats: int) -> list[CallGroup]:
-    """Run several times on the CPU, and return the groups with the median time of each call.
-
-    Raises:
-        ValueError: The runs have different calls.
-    """
-    runs = []
-    for _ in range(repeats):
-        with _Recorder() as recorder:
-            run()
-        runs.append(recorder.calls)
-    if len({len(calls) for calls in runs}) > 1:
-        raise ValueError(f"found {[len(calls) for calls in runs]} calls; expected equal runs")
-    return _grouped(runs)
+def record_calls(run: Callable[[], object]) -> list[TimedCall]:
+    """Run on the CPU, and return all calls with their times."""
+    with _Recorder() as recorder:
+        run()
+    return recorder.calls
 
 
 class _Recorder(TorchDispatchMode):
@@ -86,7 +79,7 @@ class _Recorder(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[_Call] = []
+        self.calls: list[TimedCall] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -97,12 +90,12 @@ class _Recorder(TorchDispatchMode):
         seconds = time.perf_counter() - started
         direction: Direction = "forward" if is_forward else "backward"
         if launches_nothing(func):
-            self.calls.append(_Call(operator=VIEW, direction=direction, seconds=seconds))
+            self.calls.append(TimedCall(operator=VIEW, direction=direction, seconds=seconds))
             return result
         flops = flops_of(func, args, kwargs, result)
         tensors = [x for x in tree_leaves((result, args, kwargs)) if isinstance(x, Tensor)]
         self.calls.append(
-            _Call(
+            TimedCall(
                 operator=func._schema.name.removeprefix("aten::"),
                 direction=direction,
                 bytes=bytes_of((args, kwargs, result)),
@@ -152,7 +145,14 @@ def _num_matrices(result: Any) -> int:
     return math.prod(result.shape[:-2]) if isinstance(result, Tensor) else 1
 
 
-def _grouped(runs: Sequence[Sequence[_Call]]) -> list[CallGroup]:
+def grouped(runs: Sequence[Sequence[TimedCall]]) -> list[CallGroup]:
+    """Return the groups of equal runs, with the median time of each call.
+
+    Raises:
+        ValueError: The runs have different calls.
+    """
+    if len({len(calls) for calls in runs}) > 1:
+        raise ValueError(f"found {[len(calls) for calls in runs]} calls; expected equal runs")
     sums: dict[tuple, list[float]] = {}
     for same in zip(*runs, strict=True):
         call = same[0]

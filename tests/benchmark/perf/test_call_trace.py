@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from benchmark.perf.tools.call_trace import VIEW, count_calls, num_loops, time_calls
+from benchmark.perf.tools.call_trace import VIEW, count_calls, grouped, num_loops, record_calls
 from benchmark.perf.tools.meta_step import MetaStep
-from benchmark.perf.tools.step_calls import narrowed, time_step_calls
+from benchmark.perf.tools.step_calls import VERSIONS, narrowed, time_step_calls
 from benchmark.presets import build_preset
 
 
@@ -64,11 +64,11 @@ def test_runs_with_different_calls_are_refused():
             torch.ones(shape) * 2
 
     with pytest.raises(ValueError, match="expected equal runs"):
-        time_calls(run, repeats=2)
+        grouped([record_calls(run) for _ in range(2)])
 
 
 def test_every_channel_is_narrow():
-    model = narrowed(build_preset("middle").model)
+    model = narrowed(build_preset("middle").model, 8)
     assert model.c_z == model.evoformer_stack.c_hidden_msa_attention == 8
     assert model.evoformer_stack.num_blocks == 4
 
@@ -77,15 +77,19 @@ def test_the_calls_of_a_step_are_those_that_are_counted_without_values():
     config = build_preset("demo_one_phase")
     data = dataclasses.replace(config.data, crop_size=8)
     config = dataclasses.replace(config, data=data, local_batch_size=1)
-    measured = time_step_calls(config)
+    steps = time_step_calls(config)
+    assert [len(step.seconds) for step in steps] == [3 * each.repeats for each in VERSIONS]
+    assert all(0.0 <= step.waited_share < 1.0 for step in steps)
+    sizes = [sum(each.calls * each.bytes for each in step.calls) for step in steps]
+    assert sizes[:4] == sorted(sizes[:4])
+    measured = steps[-1].calls
     counted = count_calls(MetaStep.build(config, kernels="reference", precision="fp32").run)
     for direction in ("forward", "backward"):
         numbers = [
             sum(group.calls for group in groups if group.direction == direction)
-            for groups in (measured.calls, counted)
+            for groups in (measured, counted)
         ]
         assert numbers[0] == pytest.approx(numbers[1], rel=0.02)
-    sizes = [sum(group.calls * group.bytes for group in each) for each in (measured.calls, counted)]
+    sizes = [sum(group.calls * group.bytes for group in each) for each in (measured, counted)]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.02)
-    assert all(group.seconds > 0 for group in measured.calls)
-    assert len(measured.small_seconds.forward) == len(measured.small_seconds.backward)
+    assert all(group.seconds > 0 for group in measured)

@@ -24,6 +24,7 @@ def test_two_ranks_measure_and_predict(tmp_path):
         "2",
         "--device",
         "cpu",
+        "--steps",
         "--json",
         str(record),
     ]
@@ -34,6 +35,12 @@ def test_two_ranks_measure_and_predict(tmp_path):
     assert process.stdout.count("collectives of a step of demo_dap2") == 1, "only rank 0 reports"
     metrics = json.loads(record.read_text())["figures"]
     assert {"all-gather", "all-to-all", "reduce-scatter", ALL_REDUCE} == set(metrics["fits"])
+    for step in metrics["sharded_steps"]:
+        assert min(step["seconds"]) > 0
+        # The number of collectives does not depend on the sizes.
+        assert sum(each["calls"] for each in step["counts"]["collectives"]) == sum(
+            row["times"] for row in metrics["collectives"] if row["kind"] != ALL_REDUCE
+        )
     assert all(
         len(row["seconds"]) == 2 and row["predicted_seconds"] > 0 for row in metrics["collectives"]
     )
@@ -58,3 +65,8 @@ def test_recycling_iterations_have_no_backward_collectives():
 def test_one_rank_is_refused(capsys):
     assert main(["perf", "comm", "--preset", "demo"]) == 2
     assert "torchrun --nproc-per-node 2" in capsys.readouterr().err
+
+
+def test_steps_need_a_cpu(capsys):
+    assert main(["perf", "comm", "--preset", "middle", "--steps"]) == 2
+    assert "--steps needs --device cpu and a preset in fp32" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """Systems of CPUs: rates from records of `perf`."""
 
+import dataclasses
 import json
-from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -9,9 +9,16 @@ import pytest
 from benchmark.__main__ import main
 from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools.call_trace import VIEW, CallGroup
+from benchmark.perf.tools.pass_counts import CpuCollective, PassCounts
 from benchmark.perf.tools.perf_record import to_json
+from benchmark.perf.tools.step_calls import ShardedStep
 from benchmark.plan.calibration import calibrate_cpu
-from benchmark.plan.cpu_rates import fit_rates, nonnegative_least_squares
+from benchmark.plan.cpu_rates import (
+    CallOverhead,
+    MeasuredStep,
+    fit_rates,
+    nonnegative_least_squares,
+)
 from benchmark.plan.cpu_system import load_cpu_system
 from benchmark.plan.systems import is_cpu_system, load_system
 from tests.support.cpu_records import (
@@ -24,20 +31,37 @@ from tests.support.cpu_records import (
     cpu_system,
     kernels_record,
     step_calls,
+    timed,
     write_json,
 )
 
 
 def test_known_rates_are_found():
-    calls = step_calls()
-    rates = fit_rates(calls.calls, calls.small_calls, {"forward": 4e-4, "backward": 8e-4}, 0.02)
+    steps = [
+        MeasuredStep(calls=step.calls, seconds=step.seconds[0]) for step in reversed(step_calls())
+    ]
+    rates = fit_rates(steps)
     mul, mm = rates.operators["mul"], rates.operators["mm"]
     assert mul.seconds_per_near_byte == pytest.approx(NEAR)
     assert mul.seconds_per_far_byte == pytest.approx(FAR)
     assert mul.seconds_per_loop == pytest.approx(LOOP)
     assert mm.seconds_per_flop == pytest.approx(FLOP)
-    assert rates.forward_call_seconds == pytest.approx(CALL)
-    assert rates.backward_call_seconds == pytest.approx(2 * CALL)
+    small, large = rates.overheads
+    assert small.seconds == pytest.approx(CALL) and small.bytes_per_call == 1.0
+    assert large.seconds == pytest.approx(2 * CALL)
+    for step in steps:
+        assert rates.seconds(step.calls) == pytest.approx(step.seconds)
+
+
+def test_the_overhead_of_a_call_grows_with_the_bytes_of_the_step():
+    known = [(1e3, CALL), (2e3, 2 * CALL)]
+    rates = dataclasses.replace(
+        cpu_system().rates,
+        overheads=[CallOverhead(bytes_per_call=size, seconds=each) for size, each in known],
+    )
+    sizes = (1.0, 1.5e3, 1e9)
+    found = [rates.call_seconds([timed("mul", size)]) for size in sizes]
+    assert found == pytest.approx([CALL, 1.5 * CALL, 2 * CALL])
 
 
 def test_a_view_has_no_work_and_an_unknown_operator_that_of_the_others():
@@ -45,9 +69,9 @@ def test_a_view_has_no_work_and_an_unknown_operator_that_of_the_others():
     sizes = {"direction": "forward", "calls": 3, "flops": 0.0, "loops": 1.0}
     view = CallGroup(operator=VIEW, bytes=1e6, **sizes)
     other = CallGroup(operator="erfinv", bytes=1e6, **sizes)
-    assert rates.work(view) == 0.0
-    assert rates.work(other) == pytest.approx(3 * 1e6 * NEAR)
-    assert rates.overhead([view, other]) == pytest.approx(6 * CALL)
+    assert rates.work([view]) == 0.0
+    assert rates.work([view, other]) == pytest.approx(3 * 1e6 * NEAR)
+    assert rates.seconds([view, other]) == pytest.approx(3 * 1e6 * NEAR + 6 * CALL)
 
 
 def test_negative_rates_become_zero():
@@ -66,20 +90,42 @@ def test_records_become_a_system(tmp_path, capsys):
     system = load_cpu_system(str(out))
     assert system == calibrate_cpu([kernels, comm])
     assert system.link("all-to-all").latency_seconds == 3e-4
-    assert "100% of the time" in system.sources["rates"]
+    assert "kernels.json of 2026-11-30" in system.sources["rates"]
+    assert system.warnings == []
     with pytest.raises(BenchmarkError, match="only `plan train` has a model"):
         load_system(str(out))
 
 
-def test_the_deviation_of_a_step_is_that_of_the_undisturbed_ones(tmp_path):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"waited_share": 0.3}, "for 30% of a step, the core of the rank ran something else"),
+        ({"seconds": [1.0, 1.6, 1.6]}, "a median step took 60% longer than the quietest tenth"),
+    ],
+)
+def test_a_busy_machine_is_warned_of(change, message, tmp_path, capsys):
     record = kernels_record()
-    steps = record["figures"]["calls"]["small_seconds"]
-    # A normal distribution around 0.2 s with a deviation of 5 %, and two disturbed steps.
-    normal = NormalDist(0.1, 0.005)
-    seconds = [normal.inv_cdf((n + 0.5) / 100) for n in range(100)] + [5.0] * 2
-    steps["forward"] = steps["backward"] = seconds
-    rates = calibrate_cpu([write_json(tmp_path / "kernels.json", record)]).rates
-    assert rates.step_deviation == pytest.approx(0.05, rel=0.05)
+    record["figures"]["calls"][0].update(change)
+    kernels = write_json(tmp_path / "kernels.json", record)
+    out = tmp_path / "this.json"
+    assert main(["plan", "systems", "--calibrate", str(kernels), "--out", str(out)]) == 0
+    assert message in capsys.readouterr().out
+    (warning,) = load_cpu_system(str(out)).warnings
+    assert warning.startswith("the calibration was disturbed") and message in warning
+
+
+def test_the_wait_at_a_collective_is_what_sharded_steps_take_more(tmp_path):
+    kernels = write_json(tmp_path / "kernels.json", kernels_record())
+    record, calls = comm_record(), step_calls()[1]
+    sent = CpuCollective(kind="all-gather", sent_bytes=10**6, calls=4)
+    step = ShardedStep(
+        counts=PassCounts(calls=calls.calls, collectives=[sent]),
+        # 0.3 ms of latency, 1 ms of bytes and 2 ms of waiting at each collective.
+        seconds=[calls.seconds[0] + 4 * 3.3e-3] * 3,
+    )
+    record["figures"]["sharded_steps"] = [to_json(step)]
+    system = calibrate_cpu([kernels, write_json(tmp_path / "comm.json", record)])
+    assert system.wait_seconds == pytest.approx(2e-3)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +136,7 @@ def test_the_deviation_of_a_step_is_that_of_the_undisturbed_ones(tmp_path):
         ([kernels_record(calls=None)], "expected the calls of a step on a CPU"),
         ([kernels_record(device="cuda")], "found none of cuda"),
         ([kernels_record(threads=2)], "measure with --threads 1"),
-        ([kernels_record(calls={"calls": []})], "calls that cannot be used"),
+        ([kernels_record(calls=[{"calls": []}])], "calls that cannot be used"),
         ([kernels_record() | {"machine": {}}], "expected the number of cores"),
         ([kernels_record(), {"measurement": "loader", "figures": {}}], "expected `perf comm`"),
         ([kernels_record(), {"measurement": "comm", "figures": {}}], "no fits of collectives"),
@@ -109,13 +155,14 @@ def test_other_records_are_refused(records, message, tmp_path):
         (lambda value: value["rates"].pop("others"), "rates.others is missing"),
         (lambda value: value.pop("num_cores"), "num_cores is missing"),
         (
-            lambda value: value["rates"].update(forward_call_seconds=-1),
-            "rates.forward_call_seconds is -1; expected a number",
+            lambda value: value["rates"]["overheads"][0].update(seconds=-1),
+            "rates.overheads.seconds is -1; expected a number",
         ),
         (
             lambda value: value["rates"]["others"].update(seconds_per_flop="fast"),
             "rates.others.seconds_per_flop is 'fast'",
         ),
+        (lambda value: value["rates"].update(overheads=[]), "rates.overheads is empty"),
         (lambda value: value.update(speed=3), "expected the fields"),
     ],
 )

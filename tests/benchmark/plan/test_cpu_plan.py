@@ -10,13 +10,12 @@ from benchmark.command_line import BenchmarkError
 from benchmark.plan.calibration import calibrate_cpu
 from benchmark.plan.cpu_counts import count_cpu_step
 from benchmark.plan.cpu_plan import plan_cpu_phase
-from benchmark.plan.step_model import PARTS, expected_maximum
+from benchmark.plan.step_model import PARTS
 from benchmark.plan.systems import Link
 from benchmark.presets import build_preset
 from openfold_opt.train.phases import phases_of
 from tests.support.cpu_records import (
     CALL,
-    DEVIATION,
     KINDS,
     comm_record,
     cpu_system,
@@ -25,6 +24,7 @@ from tests.support.cpu_records import (
 )
 
 LINK = Link(latency_seconds=3e-4, bytes_per_second=1e9)
+WAIT = 2e-4
 LINKS = dict.fromkeys(KINDS, LINK)
 
 
@@ -75,19 +75,15 @@ def test_the_parts_are_calls_work_and_collectives():
 
 
 def test_dap_sends_and_divides_the_work():
-    system = cpu_system(collectives=LINKS)
+    system = cpu_system(collectives=LINKS, wait_seconds=WAIT)
     sharded = plan_cpu_phase(phase_of("demo_dap2"), system, 2, preset="demo_dap2")
     alone = plan_cpu_phase(phase_of("demo_one_phase"), system, 1, preset="demo_one_phase")
     assert sharded.parts["collectives"] > 20 * 3e-4
     assert sharded.num_calls > alone.num_calls
     # The ranks meet at the all-reduce alone, or also at the collectives of all blocks.
     data_parallel = plan_cpu_phase(phase_of("demo"), system, 2, preset="demo")
-    shares = [
-        each.parts["slow ranks"] / (each.parts["compute"] + each.parts["launches"])
-        for each in (data_parallel, sharded)
-    ]
-    assert shares[0] == pytest.approx(expected_maximum(2) * DEVIATION)
-    assert 7 < shares[1] / shares[0] < 11
+    assert data_parallel.parts["slow ranks"] == pytest.approx(WAIT)
+    assert 50 * WAIT < sharded.parts["slow ranks"] < 150 * WAIT
     assert 0.5 < sharded.parts["compute"] / alone.parts["compute"] < 0.95
     assert sharded.batch == alone.batch == 2
 
