@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +14,24 @@ from benchmark.json_file import not_expected, read_json
 from benchmark.perf.tools.perf_record import from_json
 from benchmark.perf.tools.roofline import EFFICIENCIES
 from benchmark.perf.tools.step_calls import ShardedStep, StepCalls
+from benchmark.plan.call_checks import check_sharded_steps, check_steps
 from benchmark.plan.cpu_rates import CpuRates, MeasuredStep, fit_rates
-from benchmark.plan.cpu_system import CpuSystem, name_of, sent_seconds
+from benchmark.plan.cpu_system import (
+    MEASURE_COMM,
+    NUMBERS,
+    CpuSystem,
+    check_cpu_system,
+    name_of,
+    sent_seconds,
+)
 from benchmark.plan.explain import QUIET_SHARE
+from benchmark.plan.system_checks import check_line, check_number, check_whole
 from benchmark.plan.systems import Link, System
 
+MEASURE_KERNELS = (
+    "torchrun --nproc-per-node 2 -m benchmark perf kernels --preset middle --calls "
+    "--only layer_norm --json kernels.json"
+)
 MEMORY_CLASSES = ("memory", "pytorch")
 """Classes of launches that only move data; the others are bound by matrix products."""
 _LEAST_LATENCY_SECONDS = 1e-9
@@ -70,47 +84,85 @@ def calibrate_cpu(paths: Sequence[Path]) -> CpuSystem:
             "most one of `perf comm`. The rates of a GPU replace those of a named system, such as "
             "`plan systems h100_sxm --calibrate kernels.json --out mine.json`"
         )
+    others = [(path, each) for path, each in records if each["measurement"] != "kernels"]
+    for path, each in others:
+        if each["measurement"] != "comm":
+            raise BenchmarkError(
+                f"{path} is a record of `perf {each['measurement']}`; expected `perf comm`"
+            )
+    if len(others) > 1:
+        raise BenchmarkError(f"found {len(others)} records of `perf comm`; expected at most one")
     path, record = kernels[0]
-    steps = _steps(record["figures"], path)
-    rates = _cpu_rates(steps, path)
-    machine = record.get("machine", {})
-    processor, cores = str(machine.get("processor", "CPU")), machine.get("cpu_count")
-    if not isinstance(cores, int):
-        raise BenchmarkError(
-            f"{path}: machine.cpu_count is {cores!r}; expected the number of cores"
-        )
-    source = f"measured: {path.name} of {record.get('date', 'an unknown date')}"
+    figures = record["figures"]
+    steps = _steps(figures, path)
+    processor, cores = _machine(record, path)
     system = CpuSystem(
         name=name_of(processor),
         processor=processor,
         num_cores=cores,
-        num_processes=record["figures"].get("num_processes", 1),
-        rates=rates,
-        sources={"rates": source},
+        num_processes=figures.get("num_processes"),
+        rates=_cpu_rates(steps, path),
+        sources={"rates": f"measured: {path.name} of {record.get('date', 'an unknown date')}"},
         warnings=_disturbances(steps),
     )
-    for other, each in records:
-        if each["measurement"] not in ("kernels", "comm"):
-            raise BenchmarkError(
-                f"{other} is a record of `perf {each['measurement']}`; expected `perf comm`"
-            )
-        if each["measurement"] == "comm":
-            system = _with_collectives(system, each["figures"], other)
+    _check(system, path)
+    for other, each in others:
+        system = _with_collectives(system, each, other)
+        _check(system, other)
     return system
 
 
-def _with_collectives(system: CpuSystem, figures: dict[str, Any], path: Path) -> CpuSystem:
-    """Return a system with the collectives of a record and, if it has it, the wait."""
+def _check(system: CpuSystem, path: Path) -> None:
+    """Raise BenchmarkError if a figure of the system is out of range, before it is written."""
+    try:
+        check_cpu_system(system)
+    except ValueError as error:
+        raise BenchmarkError(f"{path} cannot be used: {error}; measure again") from error
+
+
+def _machine(record: dict[str, Any], path: Path) -> tuple[Any, Any]:
+    """Return the processor and the number of cores that a record names."""
+    machine = record.get("machine")
+    found = machine if isinstance(machine, dict) else {}
+    processor, cores = found.get("processor"), found.get("cpu_count")
+    try:
+        check_line("machine.processor", processor)
+        check_whole("machine.cpu_count", cores, NUMBERS)
+    except ValueError as error:
+        raise BenchmarkError(f"{path}: {error}; measure again") from error
+    return processor, cores
+
+
+def _with_collectives(system: CpuSystem, record: dict[str, Any], path: Path) -> CpuSystem:
+    """Return a system with the collectives of a record, and the wait of its sharded steps."""
+    figures = record["figures"]
+    links = _links(figures, path)
+    found = (figures.get("device"), figures.get("num_ranks"), _machine(record, path)[0])
+    expected = ("cpu", system.num_processes, system.processor)
+    if found != expected:
+        raise BenchmarkError(
+            f"{path} was measured on device, ranks and processor {found}; expected those of the "
+            f"record of `perf kernels`, {expected}; measure both on this machine: `{MEASURE_COMM}`"
+        )
     system = dataclasses.replace(
         system,
-        collectives=_links(figures, path),
+        collectives=links,
         sources={**system.sources, "collectives": f"measured: {path.name}"},
     )
+    if figures.get("sharded_steps") is None:
+        warning = (
+            f"{path.name} was measured without --steps, so ranks are taken not to wait for each "
+            f"other at collectives; measure with `{MEASURE_COMM}`"
+        )
+        return dataclasses.replace(system, warnings=[*system.warnings, warning])
     try:
-        steps = [from_json(ShardedStep, each) for each in figures.get("sharded_steps") or ()]
+        steps = from_json(list[ShardedStep], figures["sharded_steps"])
+        check_sharded_steps(steps)
         return dataclasses.replace(system, wait_seconds=_wait(system, steps))
-    except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise BenchmarkError(f"{path}: sharded steps that cannot be used: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise BenchmarkError(
+            f"{path}: sharded steps that cannot be used: {error}; measure with `{MEASURE_COMM}`"
+        ) from error
 
 
 def _steps(figures: dict[str, Any], path: Path) -> list[StepCalls]:
@@ -118,8 +170,7 @@ def _steps(figures: dict[str, Any], path: Path) -> list[StepCalls]:
     if figures.get("device") != "cpu" or not figures.get("calls"):
         raise BenchmarkError(
             f"{path}: expected the calls of a step on a CPU, found none of "
-            f"{figures.get('device')}; measure with `torchrun --nproc-per-node 2 -m benchmark perf "
-            "kernels --preset middle --calls --json kernels.json`"
+            f"{figures.get('device')}; measure with `{MEASURE_KERNELS}`"
         )
     if figures.get("threads") != 1:
         raise BenchmarkError(
@@ -127,20 +178,28 @@ def _steps(figures: dict[str, Any], path: Path) -> list[StepCalls]:
             "so measure with --threads 1"
         )
     try:
-        return [from_json(StepCalls, each) for each in figures["calls"]]
+        steps = from_json(list[StepCalls], figures["calls"])
+        check_steps(steps)
+        return steps
     except (ValueError, TypeError) as error:
-        raise BenchmarkError(f"{path}: calls that cannot be used: {error}") from error
+        raise _unusable_calls(path, error) from error
 
 
 def _cpu_rates(steps: Sequence[StepCalls], path: Path) -> CpuRates:
+    measured = [
+        MeasuredStep(calls=step.calls, seconds=statistics.median(step.seconds)) for step in steps
+    ]
     try:
-        measured = [
-            MeasuredStep(calls=step.calls, seconds=statistics.median(step.seconds))
-            for step in steps
-        ]
         return fit_rates(measured)
-    except (ValueError, IndexError, ZeroDivisionError) as error:
-        raise BenchmarkError(f"{path}: calls that cannot be used: {error}") from error
+    except ValueError as error:
+        raise _unusable_calls(path, error) from error
+
+
+def _unusable_calls(path: Path, error: Exception) -> BenchmarkError:
+    """Return the error for damaged calls, or those that an earlier version of perf wrote."""
+    return BenchmarkError(
+        f"{path}: calls that cannot be used: {error}; measure again with `{MEASURE_KERNELS}`"
+    )
 
 
 def _disturbances(steps: Sequence[StepCalls]) -> list[str]:
@@ -171,7 +230,7 @@ def _wait(system: CpuSystem, steps: Sequence[ShardedStep]) -> float:
         known = system.rates.seconds(counts.calls) + sent_seconds(counts, system)
         rest = max(0.0, statistics.median(step.seconds) - known)
         waits.append(rest / sum(each.calls for each in counts.collectives))
-    return statistics.fmean(waits) if waits else 0.0
+    return statistics.fmean(waits)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -211,35 +270,52 @@ def _with_rates(system: System, figures: dict[str, Any], path: Path) -> System:
 def _fits(figures: dict[str, Any], path: Path) -> dict[str, dict[str, float]]:
     fits = figures.get("fits")
     if not isinstance(fits, dict) or not fits:
-        raise BenchmarkError(f"{path}: no fits of collectives")
+        raise BenchmarkError(
+            f"{path}: no fits of collectives, as of an interrupted measurement; measure again with "
+            "`perf comm`"
+        )
     return fits
+
+
+def _unusable_fits(path: Path, error: Exception) -> BenchmarkError:
+    return BenchmarkError(
+        f"{path}: fits of collectives that cannot be used: {error}; measure again with `perf comm`"
+    )
+
+
+def _latency(fit: dict[str, float]) -> float:
+    """Return the latency of a fit. That of noisy times may be 0, which no link has."""
+    latency = fit["latency_seconds"]
+    check_number("latency_seconds", latency, (0.0, math.inf))
+    return max(latency, _LEAST_LATENCY_SECONDS)
 
 
 def _links(figures: dict[str, Any], path: Path) -> dict[str, Link]:
     try:
         return {
-            kind: Link(
-                # The fit of noisy times may have no latency.
-                latency_seconds=max(fit["latency_seconds"], _LEAST_LATENCY_SECONDS),
-                bytes_per_second=fit["bytes_per_second"],
-            )
+            kind: Link(latency_seconds=_latency(fit), bytes_per_second=fit["bytes_per_second"])
             for kind, fit in _fits(figures, path).items()
         }
     except (KeyError, TypeError, ValueError) as error:
-        raise BenchmarkError(f"{path}: no fits of collectives: {error}") from error
+        raise _unusable_fits(path, error) from error
 
 
 def _with_link(system: System, figures: dict[str, Any], path: Path) -> System:
-    fits = list(_fits(figures, path).values())
-    try:
-        link = Link(
-            latency_seconds=statistics.median(fit["latency_seconds"] for fit in fits),
-            bytes_per_second=statistics.median(fit["bytes_per_second"] for fit in fits),
+    links = list(_links(figures, path).values())
+    if not str(figures.get("device")).startswith("cuda"):
+        raise BenchmarkError(
+            f"{path}: expected collectives of GPUs, found device {figures.get('device')!r}; "
+            f"measure `perf comm` on the GPUs of {system.name}"
         )
-        within = figures["num_ranks"] <= system.gpus_per_node
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise BenchmarkError(f"{path}: no fits of collectives: {error}") from error
-    name = "within_node" if within else "between_nodes"
+    link = Link(
+        latency_seconds=statistics.median(each.latency_seconds for each in links),
+        bytes_per_second=statistics.median(each.bytes_per_second for each in links),
+    )
+    try:
+        check_whole("num_ranks", figures.get("num_ranks"), NUMBERS)
+    except ValueError as error:
+        raise _unusable_fits(path, error) from error
+    name = "within_node" if figures["num_ranks"] <= system.gpus_per_node else "between_nodes"
     changes: dict[str, Any] = {name: link}
     return dataclasses.replace(
         system, **changes, sources={**system.sources, name: f"measured: {path.name}"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,11 @@ from benchmark.plan.system_checks import (
 )
 from benchmark.plan.systems import EXPECTED, Link
 
-_NUMBERS: Range = (1, 10**6)
+MEASURE_COMM = (
+    "torchrun --nproc-per-node 2 -m benchmark perf comm --preset middle --passes 0 --device cpu "
+    "--steps --json comm.json"
+)
+NUMBERS: Range = (1, 10**6)
 """Of cores and processes."""
 _SECONDS: Range = (0.0, 1.0)
 _BYTES: Range = (1.0, 1e12)
@@ -59,8 +64,7 @@ class CpuSystem:
             known = ", ".join(self.collectives) or "none"
             raise BenchmarkError(
                 f"{self.name} has no figures of the collective {kind} (it has {known}); measure "
-                "them with `torchrun --nproc-per-node 2 -m benchmark perf comm --preset demo_dap2 "
-                "--device cpu --json comm.json`, and pass comm.json to `plan systems --calibrate`"
+                f"them with `{MEASURE_COMM}`, and pass comm.json to `plan systems --calibrate`"
             )
         return self.collectives[kind]
 
@@ -95,28 +99,46 @@ def cpu_system_json(system: CpuSystem) -> dict[str, Any]:
     return to_json(system)
 
 
+def check_cpu_system(system: CpuSystem) -> None:
+    """Raise ValueError that names a figure that a file of a system must not have."""
+    _check_figures(cpu_system_json(system))
+
+
 def _check_figures(value: Any) -> None:
     """Raise ValueError that names a figure that is missing or wrong."""
     _check_fields(CpuSystem, value, where="")
     for name in ("name", "processor"):
         check_line(name, value[name])
     for name in ("num_cores", "num_processes"):
-        check_whole(name, value[name], _NUMBERS)
+        check_whole(name, value[name], NUMBERS)
     check_sources(value["sources"], [each.name for each in dataclasses.fields(CpuSystem)])
+    warnings = value.get("warnings", [])
+    if not isinstance(warnings, list):
+        raise ValueError("warnings is no list")
+    for text in warnings:
+        check_line("warnings", text)
     rates = value["rates"]
     _check_fields(CpuRates, rates, where="rates")
     check_number("wait_seconds", value.get("wait_seconds", 0.0), _SECONDS)
-    if not rates["overheads"]:
-        raise ValueError("rates.overheads is empty")
-    for each in rates["overheads"]:
-        _check_fields(CallOverhead, each, where="rates.overheads")
-        check_number("rates.overheads.seconds", each["seconds"], _SECONDS)
-        check_number("rates.overheads.bytes_per_call", each["bytes_per_call"], _BYTES)
+    _check_overheads(rates["overheads"])
     check_object("rates.operators", rates["operators"])
     for operator, work in {**rates["operators"], "others": rates["others"]}.items():
         check_object(f"rates.{operator}", work)
         for name, number in work.items():
             check_number(f"rates.{operator}.{name}", number, _SECONDS)
+
+
+def _check_overheads(overheads: Any) -> None:
+    if not isinstance(overheads, list) or not overheads:
+        raise ValueError("rates.overheads is empty or no list")
+    for each in overheads:
+        _check_fields(CallOverhead, each, where="rates.overheads")
+        check_number("rates.overheads.seconds", each["seconds"], _SECONDS)
+        check_number("rates.overheads.bytes_per_call", each["bytes_per_call"], _BYTES)
+    sizes = [each["bytes_per_call"] for each in overheads]
+    # Interpolation between others would be wrong without an error.
+    if any(two <= one for one, two in itertools.pairwise(sizes)):
+        raise ValueError(f"rates.overheads: bytes_per_call are {sizes}; expected them to increase")
 
 
 def _check_fields(kind: Any, value: Any, *, where: str) -> None:

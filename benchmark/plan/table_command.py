@@ -43,11 +43,14 @@ def run(args: argparse.Namespace) -> int:
     """Print the table in Markdown."""
     del args
     table = read_table()
-    print(_line(HEADER))
-    print(_line(["---"] * len(HEADER)))
-    for num_gpus, benchmark, whole in ROWS:
-        for system in SYSTEMS:
-            print(_line(row(num_gpus, benchmark, whole, system, table)))
+    rows = [
+        row(num_gpus, benchmark, whole, system, table)
+        for num_gpus, benchmark, whole in ROWS
+        for system in SYSTEMS
+    ]
+    # An error leaves no part of a table.
+    for cells in (HEADER, ["---"] * len(HEADER), *rows):
+        print(_line(cells))
     return 0
 
 

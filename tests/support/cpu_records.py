@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 from benchmark.perf.tools.call_trace import VIEW, CallGroup
+from benchmark.perf.tools.pass_counts import CpuCollective, PassCounts
 from benchmark.perf.tools.perf_record import to_json
-from benchmark.perf.tools.step_calls import StepCalls
+from benchmark.perf.tools.step_calls import ShardedStep, StepCalls
 from benchmark.plan.cpu_rates import NEAR_BYTES, CallOverhead, CpuRates, WorkRate
 from benchmark.plan.cpu_system import CpuSystem
 
@@ -72,12 +73,28 @@ def kernels_record(**figures) -> dict:
     }
 
 
+def sharded_step() -> ShardedStep:
+    """Return a step that waits 2 ms at each collective, besides latency and bytes."""
+    step = step_calls()[1]
+    sent = CpuCollective(kind="all-gather", sent_bytes=10**6, calls=4)
+    return ShardedStep(
+        counts=PassCounts(calls=step.calls, collectives=[sent]),
+        seconds=[step.seconds[0] + 4 * (3e-4 + 1e-3 + 2e-3)] * 3,
+    )
+
+
 def comm_record() -> dict:
     """Return a record of `perf comm` with gloo."""
     fit = {"latency_seconds": 3e-4, "bytes_per_second": 1e9}
     return {
         "measurement": "comm",
-        "figures": {"num_ranks": 2, "fits": dict.fromkeys(KINDS, fit)},
+        "machine": {"processor": "Some CPU (R) 3", "cpu_count": 2},
+        "figures": {
+            "device": "cpu",
+            "num_ranks": 2,
+            "fits": dict.fromkeys(KINDS, fit),
+            "sharded_steps": [to_json(sharded_step())],
+        },
     }
 
 

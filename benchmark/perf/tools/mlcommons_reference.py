@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 import subprocess
 import sys
 import time
@@ -81,7 +82,8 @@ class Reference:
                 f"--reference-python {self.python} cannot be started: {describe_error(error)}"
             ) from error
         if process.returncode != 0:
-            reason = process.stderr.strip().splitlines()[-1]
+            lines = process.stderr.strip().splitlines()
+            reason = lines[-1] if lines else f"it ended with exit code {process.returncode}"
             raise BenchmarkError(
                 f"--reference-python {self.python} cannot import the packages of the MLCommons "
                 f"reference ({modules}): {reason}"
@@ -190,7 +192,15 @@ class Reference:
                 f"the MLCommons reference's {what} ended with exit code {finished.returncode}; see "
                 "its messages above"
             )
-        return from_json(kind, json.loads(finished.stdout.splitlines()[-1]))
+        line = (finished.stdout.splitlines() or [""])[-1]
+        try:
+            return from_json(kind, json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise BenchmarkError(
+                f"the MLCommons reference's {what} ended with the line {reprlib.repr(line)}; "
+                f"expected JSON with its times ({error}). Check --reference-python {self.python}, "
+                "and that the checkout prints nothing when Python exits"
+            ) from error
 
     def _timed(self, arguments: Sequence[object]) -> float:
         started = time.perf_counter()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -86,6 +88,10 @@ def checked_reference(args: argparse.Namespace) -> Reference | None:
     """
     if args.reference is None:
         return None
-    reference = Reference(checkout=args.reference.resolve(), python=args.reference_python)
+    # The reference runs in its own folder and with its own PATH, where the name of an interpreter
+    # may be that of another one. A symbolic link is kept, because it may be that of an environment.
+    found = shutil.which(args.reference_python)
+    python = args.reference_python if found is None else os.path.abspath(found)
+    reference = Reference(checkout=args.reference.resolve(), python=python)
     reference.check()
     return reference

@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import functools
 import json
+import reprlib
 import shlex
 import sys
 import types
@@ -126,7 +127,7 @@ def from_json(kind: Any, value: Any) -> Any:
         (kind,) = [argument for argument in arguments if argument is not types.NoneType]
         return from_json(kind, value)
     if origin in (list, dict) and not isinstance(value, origin):
-        raise ValueError(f"expected a {origin.__name__}, found {value!r}")
+        raise ValueError(f"expected a {origin.__name__}, found {reprlib.repr(value)}")
     if origin is list:
         return [from_json(arguments[0], item) for item in value]
     if origin is dict:

@@ -1,8 +1,11 @@
 """`perf host`: counts and times of a reference whose operations are known."""
 
+import argparse
+import dataclasses
 import json
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +13,9 @@ from benchmark.__main__ import main
 from benchmark.command_line import BenchmarkError
 from benchmark.perf import host
 from benchmark.perf.host import HostMetrics
+from benchmark.perf.tools import mlcommons_reference
 from benchmark.perf.tools.mlcommons_reference import Reference
+from benchmark.perf.tools.options import checked_reference
 from benchmark.perf.tools.perf_record import to_json
 
 STACK = "from torch.utils.checkpoint import checkpoint as gradient_checkpointing_fn\n"
@@ -109,6 +114,34 @@ def test_a_failing_step_of_the_reference_is_an_error(reference, capsys):
     with pytest.raises(BenchmarkError, match="training step ended with exit code 1"):
         host.measure_reference(reference, repeats=1)
     assert "no loss" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "print('bye')", "print('{}')", "print('[' * 100_000)"])
+def test_an_unexpected_last_line_is_an_error(reference, text):
+    path = reference.checkout / "openfold" / "loss.py"
+    path.write_text(f"{path.read_text()}\nimport atexit\natexit.register(lambda: {text or None})")
+    if not text:
+        reference = dataclasses.replace(reference, python="/bin/true")
+    with pytest.raises(BenchmarkError, match="expected JSON with its times") as error:
+        host.measure_reference(reference, repeats=1)
+    assert len(str(error.value)) < 500
+
+
+def test_the_interpreter_is_the_one_that_the_options_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in mlcommons_reference._NEEDED:
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    Path("python").write_text("#!/bin/sh\nexit 3")
+    Path("python").chmod(0o755)
+    options = ["perf", "host", "--reference", str(tmp_path), "--reference-python"]
+    assert main([*options, "./python"]) == 2
+    assert "ended with exit code 3" in capsys.readouterr().err
+    Path("python").write_text("#!/bin/sh\nexit 0")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for name in ("./python", "python"):
+        parsed = argparse.Namespace(reference=tmp_path, reference_python=name)
+        assert checked_reference(parsed).python == str(tmp_path / "python")
 
 
 def test_the_report_has_the_time_of_a_launch():

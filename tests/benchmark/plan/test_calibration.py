@@ -23,6 +23,7 @@ KERNELS = {
 COMM = {
     "measurement": "comm",
     "figures": {
+        "device": "cuda:0",
         "num_ranks": 8,
         "fits": {
             "all-gather": {"latency_seconds": 1e-5, "bytes_per_second": 1e11},
@@ -78,6 +79,8 @@ def test_a_calibrated_system_is_written(tmp_path, capsys):
         ({"figures": {}}, "expected a record that `perf --json` wrote"),
         ({"measurement": "comm", "figures": {}}, "no fits of collectives"),
         (KERNELS | {"figures": KERNELS["figures"] | {"device": "cpu"}}, "of a GPU, found"),
+        (COMM | {"figures": COMM["figures"] | {"device": "cpu"}}, "of GPUs, found device 'cpu'"),
+        (COMM | {"figures": COMM["figures"] | {"num_ranks": float("nan")}}, "num_ranks is nan"),
     ],
 )
 def test_other_records_are_refused(tmp_path, record, message):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -9,9 +10,7 @@ import pytest
 from benchmark.__main__ import main
 from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools.call_trace import VIEW, CallGroup
-from benchmark.perf.tools.pass_counts import CpuCollective, PassCounts
 from benchmark.perf.tools.perf_record import to_json
-from benchmark.perf.tools.step_calls import ShardedStep
 from benchmark.plan.calibration import calibrate_cpu
 from benchmark.plan.cpu_rates import (
     CallOverhead,
@@ -116,16 +115,13 @@ def test_a_busy_machine_is_warned_of(change, message, tmp_path, capsys):
 
 def test_the_wait_at_a_collective_is_what_sharded_steps_take_more(tmp_path):
     kernels = write_json(tmp_path / "kernels.json", kernels_record())
-    record, calls = comm_record(), step_calls()[1]
-    sent = CpuCollective(kind="all-gather", sent_bytes=10**6, calls=4)
-    step = ShardedStep(
-        counts=PassCounts(calls=calls.calls, collectives=[sent]),
-        # 0.3 ms of latency, 1 ms of bytes and 2 ms of waiting at each collective.
-        seconds=[calls.seconds[0] + 4 * 3.3e-3] * 3,
-    )
-    record["figures"]["sharded_steps"] = [to_json(step)]
+    record = comm_record()
     system = calibrate_cpu([kernels, write_json(tmp_path / "comm.json", record)])
-    assert system.wait_seconds == pytest.approx(2e-3)
+    assert system.wait_seconds == pytest.approx(2e-3) and system.warnings == []
+    del record["figures"]["sharded_steps"]
+    system = calibrate_cpu([kernels, write_json(tmp_path / "comm.json", record)])
+    assert system.wait_seconds == 0.0
+    assert "measured without --steps" in system.warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +133,15 @@ def test_the_wait_at_a_collective_is_what_sharded_steps_take_more(tmp_path):
         ([kernels_record(device="cuda")], "found none of cuda"),
         ([kernels_record(threads=2)], "measure with --threads 1"),
         ([kernels_record(calls=[{"calls": []}])], "calls that cannot be used"),
-        ([kernels_record() | {"machine": {}}], "expected the number of cores"),
+        ([kernels_record(calls={"calls": []})], "expected a list, found .* measure again with"),
+        ([kernels_record(num_processes=None)], "num_processes is missing; measure again"),
+        ([kernels_record() | {"machine": []}], "machine.processor is None"),
+        ([kernels_record() | {"machine": {"processor": "CPU"}}], "machine.cpu_count is None"),
+        ([kernels_record(), comm_record(), comm_record()], "found 2 records of `perf comm`"),
+        (
+            [kernels_record(), comm_record() | {"machine": {"processor": "C", "cpu_count": 2}}],
+            "processor .*'C'.*; expected those of the record of `perf kernels`",
+        ),
         ([kernels_record(), {"measurement": "loader", "figures": {}}], "expected `perf comm`"),
         ([kernels_record(), {"measurement": "comm", "figures": {}}], "no fits of collectives"),
     ],
@@ -148,10 +152,55 @@ def test_other_records_are_refused(records, message, tmp_path):
         calibrate_cpu(paths)
 
 
+@pytest.mark.parametrize("number", [None, math.nan, math.inf, -1, 10**400, "fast", [], True])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "calls.0.calls.0.calls",
+        "calls.1.calls.0.bytes",
+        "calls.1.calls.0.flops",
+        "calls.1.calls.0.loops",
+        "calls.1.calls.0.seconds",
+        "calls.1.seconds.0",
+        "calls.0.waited_share",
+        "fits.all-gather.latency_seconds",
+        "sharded_steps.0.seconds.0",
+        "sharded_steps.0.counts.calls.0.bytes",
+        "sharded_steps.0.counts.collectives.0.calls",
+        "sharded_steps.0.counts.collectives.0.sent_bytes",
+    ],
+)
+def test_numbers_that_cannot_be_measured_are_refused(field, number, tmp_path, capsys):
+    records = {"kernels": kernels_record(), "comm": comm_record()}
+    *names, last = [int(name) if name.isdigit() else name for name in field.split(".")]
+    changed = records["kernels" if names[0] == "calls" else "comm"]["figures"]
+    for name in names:
+        changed = changed[name]
+    changed[last] = number
+    paths = [str(write_json(tmp_path / f"{name}.json", each)) for name, each in records.items()]
+    out = tmp_path / "this.json"
+    assert main(["plan", "systems", "--calibrate", *paths, "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert str(last) in error and "expected a" in error and "measure" in error
+    assert len(error) < 500 and not out.exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda value: value.pop("rates"), "rates is missing"),
+        (lambda value: value["rates"].update(overheads=3), "rates.overheads is empty or no list"),
+        (
+            lambda value: value["rates"]["overheads"].append(
+                {"bytes_per_call": 10, "seconds": 1e-6}
+            ),
+            "expected them to increase",
+        ),
+        (
+            lambda value: value["rates"]["overheads"].extend(value["rates"]["overheads"]),
+            "expected them to increase",
+        ),
+        (lambda value: value.update(warnings=[["x"]]), "warnings is"),
         (lambda value: value["rates"].pop("others"), "rates.others is missing"),
         (lambda value: value.pop("num_cores"), "num_cores is missing"),
         (
