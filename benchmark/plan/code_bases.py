@@ -91,7 +91,7 @@ CODE_BASES: Mapping[str, CodeBase] = {
         graphs_by_dap={1: "none"},
         gradient_bytes=4,
         bucket_bytes=25 * 2**20,
-        optimizer_launches=71_747,
+        optimizer_launches=71_749,
         optimizer_bytes=4 * 30,
         gradient_launches=_NUM_TENSORS,
         host_launches=HostLaunches(gradient=46_640, recomputation=9_688, iteration=15_184),

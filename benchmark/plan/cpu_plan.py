@@ -105,13 +105,12 @@ def step_parts(
     """Return the seconds of an optimizer step by part."""
     rates = system.rates
     pairs = [_pass_seconds(each, system) for each in (counts.gradient, counts.with_iteration)]
-    work, overhead, sent = (
+    work, overhead, sent, waited = (
         config.accumulation * (one + iterations * (two - one))
         for one, two in zip(*pairs, strict=True)
     )
     # Ranks also meet at the all-reduce.
-    meetings = 1 + sum(each.calls for each in counts.gradient.collectives)
-    slow = system.wait_seconds * meetings if num_ranks > 1 else 0.0
+    slow = waited + system.wait_seconds if num_ranks > 1 else 0.0
     reduced = 0.0
     if num_ranks > 1:
         size = _FLOAT_BYTES * counts.num_parameters
@@ -133,10 +132,11 @@ def step_parts(
     }
 
 
-def _pass_seconds(counts: PassCounts, system: CpuSystem) -> tuple[float, float, float]:
-    """Return the seconds of the work of a micro-step, of the rest of its calls, of collectives."""
+def _pass_seconds(counts: PassCounts, system: CpuSystem) -> tuple[float, float, float, float]:
+    """Return the seconds of a micro-step: work, rest of its calls, collectives, wait at them."""
     overhead = num_calls(counts.calls) * system.rates.call_seconds(counts.calls)
-    return system.rates.work(counts.calls), overhead, sent_seconds(counts, system)
+    waited = system.wait_seconds * sum(each.calls for each in counts.collectives)
+    return system.rates.work(counts.calls), overhead, sent_seconds(counts, system), waited
 
 
 def _on_ranks(config: RunConfig, num_ranks: int) -> RunConfig:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from benchmark.command_line import BenchmarkError
 from benchmark.json_file import read_json
 from benchmark.perf.tools.perf_record import from_json
+from benchmark.plan.system_checks import Range, check_line, check_number, check_whole
 
 if TYPE_CHECKING:
     from openfold_opt.train.config import RunConfig
@@ -23,6 +24,9 @@ STORED = Path(__file__).with_name("step_counts.json")
 PROJECT = "project"
 REFERENCE = "mlcommons_reference"
 NVIDIA = "nvidia_v3.0"
+_TEXTS = ("what", "kind")
+_SIZES: Range = (1, 10**12)
+_NUMBERS: Range = (0, 10**18)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,9 +169,29 @@ def read_table(path: Path = STORED) -> CountTable:
     """
     value = read_json(path, expected="counts that `plan counts` wrote")
     try:
-        return from_json(CountTable, value)
+        table = from_json(CountTable, value)
+        for index, step in enumerate(table.steps):
+            _check_step(f"steps[{index}]", step)
+        return table
     except (ValueError, TypeError) as error:
         raise BenchmarkError(f"counts {path}: {error}; write them with `plan counts`") from error
+
+
+def _check_step(where: str, step: StepCounts) -> None:
+    """Raise ValueError that names a figure that no counts have."""
+    for name in ("dap", "num_blocks", "num_parameters"):
+        check_whole(f"{where}.{name}", getattr(step, name), _SIZES)
+    if not step.launches:
+        raise ValueError(f"{where}.launches is empty")
+    parts = [(f"launches[{index}]", each) for index, each in enumerate(step.launches)]
+    parts += [(f"collectives[{index}]", each) for index, each in enumerate(step.collectives)]
+    parts += [] if step.memory is None else [("memory", step.memory)]
+    for part, figures in parts:
+        for name, value in vars(figures).items():
+            if name in _TEXTS:
+                check_line(f"{where}.{part}.{name}", value)
+            elif name != "programs" or value is not None:
+                check_number(f"{where}.{part}.{name}", value, _NUMBERS)
 
 
 def shape_name(config: RunConfig) -> str:

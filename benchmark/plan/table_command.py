@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Final
 
+from benchmark.command_line import BenchmarkError
 from benchmark.plan.loader_wait import plan_with_wait
 from benchmark.plan.step_counts import CountTable, read_table
 from benchmark.plan.systems import load_system
@@ -66,7 +67,10 @@ def row(num_gpus: int, benchmark: str, whole: str, system: str, table: CountTabl
     """
     (plan,) = _plans(benchmark, system, table, num_gpus)
     target, memory = _target(plan), plan.memory
-    assert memory is not None, "the counts of this project have its memory"
+    if memory is None:
+        raise BenchmarkError(
+            f"the counts of {benchmark} have no memory; write them with `plan counts --stored`"
+        )
     targets = [_target(phase) for phase in _plans(whole, system, table, num_gpus)]
     hours = sum(each.seconds for each in targets) / 3600
     minutes = [

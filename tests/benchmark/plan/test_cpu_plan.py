@@ -88,6 +88,23 @@ def test_dap_sends_and_divides_the_work():
     assert sharded.batch == alone.batch == 2
 
 
+def test_ranks_wait_in_recycling_iterations_too():
+    config = build_preset("demo_dap2")
+    data = dataclasses.replace(config.data, crop_size=8, max_recycling_iterations=2)
+    phase = phase_of("demo_dap2", data=data)
+    counts = count_cpu_step(phase.config)
+    gradient, both = (
+        sum(each.calls for each in passes.collectives)
+        for passes in (counts.gradient, counts.with_iteration)
+    )
+    assert both > gradient
+    plan = plan_cpu_phase(
+        phase, cpu_system(collectives=LINKS, wait_seconds=WAIT), 2, preset="demo_dap2"
+    )
+    # The mean is one iteration.
+    assert plan.parts["slow ranks"] == pytest.approx((1 + both) * WAIT)
+
+
 def test_recycling_iterations_take_longer():
     config = build_preset("demo_one_phase")
     data = dataclasses.replace(config.data, crop_size=8, max_recycling_iterations=2)

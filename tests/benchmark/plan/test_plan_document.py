@@ -1,15 +1,19 @@
 """docs/plan.md has the figures that the stored counts and results give."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from benchmark.__main__ import main
+from benchmark.plan import table_command
+from benchmark.plan.code_bases import CODE_BASES, HostLaunches
 from benchmark.plan.published import published_results
-from benchmark.plan.step_counts import read_table
+from benchmark.plan.step_counts import PROJECT, REFERENCE, CountTable, read_table
 from benchmark.plan.validation import validate
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "plan.md"
+RECORD = DOCUMENT.parents[1] / "results" / "measured" / "2026-11-30_perf_host.json"
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +52,35 @@ def test_other_publications(document, validation):
 
 def test_rank_of_the_published_split(document, validation):
     assert f"at rank {validation.search.rank} of {validation.search.num_splits:,}" in document
+
+
+def test_launches_of_the_reference(document):
+    """The planner and the document have the launches of the record."""
+    figures = json.loads(RECORD.read_text())["figures"]
+    launches, views = figures["launches"], figures["views"]
+    for part, number in launches.items():
+        assert f"| {part} | {number:,} | {views[part]:,} |" in document
+    kept = launches["backward pass without recomputation"]
+    gradient = launches["forward pass"] + launches["losses"] + kept
+    reference = CODE_BASES[REFERENCE]
+    assert reference.host_launches == HostLaunches(
+        gradient=gradient,
+        recomputation=launches["backward pass"] - kept,
+        iteration=launches["recycling iteration"],
+    )
+    mean = gradient + launches["backward pass"] - kept + 1.5 * launches["recycling iteration"]
+    assert reference.optimizer_launches == 150_853 - mean
+    assert f"{mean:,.0f} launches" in document
+    assert f"which leaves {reference.optimizer_launches:,} for the optimizer" in document
+
+
+def test_a_table_is_printed_whole_or_not_at_all(capsys, monkeypatch):
+    table = read_table()
+    some = [step for step in table.steps if (step.code, step.dap) != (PROJECT, 8)]
+    monkeypatch.setattr(table_command, "read_table", lambda: CountTable(steps=some))
+    assert main(["plan", "table"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and "no counts of project with DAP 8" in shown.err
 
 
 def test_what_is_expected_of_this_project(document, capsys):

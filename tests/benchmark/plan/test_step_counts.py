@@ -1,6 +1,7 @@
 """The stored counts: shapes and DAP sizes of the presets, sums, and how launches are grouped."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from benchmark.command_line import BenchmarkError
 from benchmark.perf.tools.launch_trace import Launch, Trace
 from benchmark.plan.counts_command import _collectives, _groups, read_classes
 from benchmark.plan.fitting import BENCHMARK_SHAPE
-from benchmark.plan.step_counts import NVIDIA, PROJECT, read_table, shape_name
+from benchmark.plan.step_counts import NVIDIA, PROJECT, STORED, read_table, shape_name
 from benchmark.presets import build_preset
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -57,6 +58,28 @@ def test_missing_counts_are_named_with_what_there_is():
         read_table().find(code=NVIDIA, shape=BENCHMARK_SHAPE, dap=3)
     with pytest.raises(BenchmarkError, match="no counts of project for samples of the shape x"):
         read_table().find(code=PROJECT, shape="x", dap=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"launches": []}, "launches is empty"),
+        ({"dap": 0}, "dap is 0"),
+        ({"bytes": math.nan}, "bytes is nan; expected a number"),
+        ({"flops": -1}, "flops is -1; expected a number"),
+        ({"iteration": "3"}, "iteration is '3'; expected a number"),
+        ({"kind": 3}, "kind is 3"),
+    ],
+)
+def test_damaged_counts_are_an_error(tmp_path, change, message):
+    value = json.loads(STORED.read_text())
+    step = value["steps"][1]
+    (step if change.keys() <= step.keys() else step["launches"][2]).update(change)
+    path = tmp_path / "counts.json"
+    path.write_text(json.dumps(value))
+    with pytest.raises(BenchmarkError, match=message) as error:
+        read_table(path)
+    assert "steps[1]" in str(error.value) and "write them with `plan counts`" in str(error.value)
 
 
 def test_the_command_that_writes_missing_counts_has_the_preset_and_its_code(capsys):
