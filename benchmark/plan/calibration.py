@@ -28,7 +28,7 @@ from benchmark.plan.explain import QUIET_SHARE
 from benchmark.plan.system_checks import check_line, check_number, check_whole
 from benchmark.plan.systems import Link, System
 
-MEASURE_KERNELS = (
+_MEASURE_KERNELS = (
     "torchrun --nproc-per-node 2 -m benchmark perf kernels --preset middle --calls "
     "--only layer_norm --json kernels.json"
 )
@@ -170,7 +170,7 @@ def _steps(figures: dict[str, Any], path: Path) -> list[StepCalls]:
     if figures.get("device") != "cpu" or not figures.get("calls"):
         raise BenchmarkError(
             f"{path}: expected the calls of a step on a CPU, found none of "
-            f"{figures.get('device')}; measure with `{MEASURE_KERNELS}`"
+            f"{figures.get('device')}; measure with `{_MEASURE_KERNELS}`"
         )
     if figures.get("threads") != 1:
         raise BenchmarkError(
@@ -198,7 +198,7 @@ def _cpu_rates(steps: Sequence[StepCalls], path: Path) -> CpuRates:
 def _unusable_calls(path: Path, error: Exception) -> BenchmarkError:
     """Return the error for damaged calls, or those that an earlier version of perf wrote."""
     return BenchmarkError(
-        f"{path}: calls that cannot be used: {error}; measure again with `{MEASURE_KERNELS}`"
+        f"{path}: calls that cannot be used: {error}; measure again with `{_MEASURE_KERNELS}`"
     )
 
 

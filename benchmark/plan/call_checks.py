@@ -31,6 +31,7 @@ def check_steps(steps: Sequence[StepCalls]) -> None:
 
 def check_sharded_steps(steps: Sequence[ShardedStep]) -> None:
     """Raise ValueError that names a figure that no sharded step can have."""
+    _check_filled("sharded_steps", steps)
     for index, step in enumerate(steps):
         where = f"sharded_steps[{index}]"
         _check_calls(f"{where}.counts.calls", step.counts.calls, _COUNTED_SECONDS)

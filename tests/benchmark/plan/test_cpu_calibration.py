@@ -118,6 +118,9 @@ def test_the_wait_at_a_collective_is_what_sharded_steps_take_more(tmp_path):
     record = comm_record()
     system = calibrate_cpu([kernels, write_json(tmp_path / "comm.json", record)])
     assert system.wait_seconds == pytest.approx(2e-3) and system.warnings == []
+    record["figures"]["sharded_steps"] = []
+    with pytest.raises(BenchmarkError, match="sharded_steps is empty; measure with"):
+        calibrate_cpu([kernels, write_json(tmp_path / "comm.json", record)])
     del record["figures"]["sharded_steps"]
     system = calibrate_cpu([kernels, write_json(tmp_path / "comm.json", record)])
     assert system.wait_seconds == 0.0
