@@ -56,6 +56,9 @@ def read_config(run_dir: Path, *, data_dir: Path | None = None) -> RunConfig:
     recorded = read_json(record, expected=expected)
     try:
         preset, settings = recorded["preset"], recorded.get("settings", [])
+        is_list = isinstance(settings, list)
+        if not is_list or not all(isinstance(each, str) for each in [preset, *settings]):
+            raise TypeError("its preset is no text, or its settings are no list of texts")
     except (KeyError, TypeError, AttributeError) as error:
         raise not_expected(record, error, expected=expected) from error
     config = build_preset(preset)

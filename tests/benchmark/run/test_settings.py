@@ -141,6 +141,9 @@ def test_submit_refuses_a_run_with_settings(tmp_path):
         ("[" * 100_000, "is not JSON"),
         ("[]", "is another file"),
         ("{}", "has no field 'preset'"),
+        ('{"preset": 3}', "its preset is no text"),
+        ('{"preset": "demo", "settings": [1]}', "settings are no list of texts"),
+        ('{"preset": "demo", "settings": "max_steps=3"}', "settings are no list of texts"),
     ],
 )
 def test_a_damaged_configuration_of_a_run_is_named(tmp_path, text, expected):
