@@ -94,6 +94,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _plan_on_cpu(phases: list[Phase], args: argparse.Namespace) -> int:
     """Print the seconds of a step of each phase on a system of CPUs."""
+    if args.counts != STORED:
+        raise BenchmarkError(
+            f"--counts {args.counts}: a plan on CPUs traces the step itself; leave --counts out"
+        )
     # These trace the step with PyTorch. Plans on GPUs read stored counts.
     from benchmark.plan.cpu_plan import cpu_plan_json, describe_cpu_plan, plan_cpu_phase
     from benchmark.plan.cpu_system import load_cpu_system

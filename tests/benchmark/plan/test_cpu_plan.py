@@ -51,6 +51,9 @@ def test_each_phase_of_the_demo_is_planned(tmp_path, capsys):
     assert set(plans[0]["parts"]) == set(PARTS)
     assert [bar["seconds"] for bar in value["bars"]] == [plan["parts"] for plan in plans]
     assert picture.read_bytes().startswith(b"\x89PNG")
+    counts = str(tmp_path / "counts.json")
+    assert main(["plan", "train", *options, "--counts", counts]) == 2
+    assert f"--counts {counts}: a plan on CPUs traces the step itself" in capsys.readouterr().err
 
 
 def test_the_parts_are_calls_work_and_collectives():
