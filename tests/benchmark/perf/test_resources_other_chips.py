@@ -22,7 +22,13 @@ def test_every_kernel_fits_ampere(ampere, precision):
     assert_fits(ampere[precision], precision, 80)
 
 
-def test_every_kernel_fits_blackwell_and_compiles_completely():
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_every_kernel_fits_blackwell(precision):
+    kernels = compile_for(100, precision, only_memory=True)[precision]
+    assert_fits(kernels, precision, 100)
+
+
+def test_every_kernel_compiles_completely_for_blackwell_in_bf16():
     kernels = compile_for(100, "bf16", only_memory=False)["bf16"]
     assert_fits(kernels, "bf16", 100)
     assert all(kernel["registers"] > 0 for kernel in kernels)
