@@ -9,7 +9,7 @@ from benchmark.__main__ import main
 from benchmark.plan import table_command
 from benchmark.plan.code_bases import CODE_BASES, HostLaunches
 from benchmark.plan.published import published_results
-from benchmark.plan.step_counts import PROJECT, REFERENCE, CountTable, read_table
+from benchmark.plan.step_counts import NVIDIA, PROJECT, REFERENCE, CountTable, read_table
 from benchmark.plan.validation import validate
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "plan.md"
@@ -48,6 +48,17 @@ def test_other_publications(document, validation):
     for row in validation.others:
         figures = f"{row.measured:.3g} | {row.predicted:.3g} | {percent(row.error)}"
         assert f"| {row.title} | {figures} | {row.source} |" in document
+
+
+def test_speedups_of_figure_1(document, validation):
+    for name, code in (("OpenFold", REFERENCE), ("NVIDIA's code", NVIDIA)):
+        points = {each.num_gpus: each for each in validation.curves[code]}
+        cells = []
+        for num_gpus in (8, 64, 128, 256, 512, 1024, 2048):
+            point = points.get(num_gpus)
+            group = f" (DAP {point.dap})" if point and point.dap > 1 else ""
+            cells.append(f"{point.speedup:.1f}{group}" if point else "")
+        assert f"| {name} | {' | '.join(cells)} |" in document
 
 
 def test_rank_of_the_published_split(document, validation):
