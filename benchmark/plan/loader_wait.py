@@ -9,7 +9,7 @@ from benchmark.plan.preparation_times import preparation_times
 from benchmark.plan.step_counts import PROJECT, CountTable
 from benchmark.plan.step_model import Factors, Layout
 from benchmark.plan.systems import System
-from benchmark.plan.train_plan import TrainPlan, plan_training
+from benchmark.plan.train_plan import TrainPlan, code_of, layout_for, plan_training
 from openfold_opt.train.config import RunConfig
 from openfold_opt.train.phases import Phase
 
@@ -21,20 +21,22 @@ _NOTICEABLE_SECONDS = 1e-6
 def plan_with_wait(
     phase: Phase,
     system: System,
-    layout: Layout,
+    num_gpus: int,
     table: CountTable,
     *,
     factors: Factors,
     preset: str,
     loader_wait: float | None = None,
 ) -> TrainPlan:
-    """Plan a phase. Arguments as plan_training.
+    """Plan a phase on a number of GPUs. Other arguments as plan_training.
 
     loader_wait: mean seconds that a micro-step waits for data; None: simulated.
 
     Raises:
-        BenchmarkError: There are no counts for the samples, or the GPUs cannot hold a step.
+        BenchmarkError: There are no counts for the samples, the batch cannot be split over the
+            GPUs, or they cannot hold a step.
     """
+    layout = layout_for(phase.config, system, num_gpus, code=code_of(phase.config))
 
     def plan(loader_seconds: float) -> TrainPlan:
         return plan_training(

@@ -8,7 +8,6 @@ from benchmark.plan.loader_wait import plan_with_wait
 from benchmark.plan.step_counts import STORED, read_table
 from benchmark.plan.systems import System, load_system, system_names
 from benchmark.plan.train_command import project_factors
-from benchmark.plan.train_plan import code_of, layout_for
 from openfold_opt.kernels.chips import find_chip
 from openfold_opt.train.phases import Phase
 
@@ -35,7 +34,7 @@ def predicted_seconds(
     plan = plan_with_wait(
         phase,
         system,
-        layout_for(phase.config, system, num_gpus, code=code_of(phase.config)),
+        num_gpus,
         table,
         factors=project_factors(table),
         preset=preset,

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from benchmark.command_line import BenchmarkError
 from benchmark.plan.loader_wait import plan_with_wait
 from benchmark.plan.step_counts import CountTable, read_table
+from benchmark.plan.step_model import Factors
 from benchmark.plan.systems import load_system
 from benchmark.plan.train_command import phases_named, project_factors
-from benchmark.plan.train_plan import TargetTime, TrainPlan, code_of, default_gpus, layout_for
+from benchmark.plan.train_plan import TargetTime, TrainPlan, default_gpus
+
+
+class Presets(NamedTuple):
+    """Presets of a number of GPUs. Phases that have fewer by default use those."""
+
+    num_gpus: int
+    benchmark: str
+    """To 0.8."""
+    whole: str
+    """In phases, to 0.9."""
+
 
 ROWS: Final = (
-    (8, "mlperf_1x8", "initial_training_8gpu"),
-    (64, "mlperf_8x8_dap1", "initial_training_64gpu"),
-    (128, "mlperf_16x8_dap1", "initial_training"),
-    (1056, "mlperf_128x8_dap8", "initial_training_1056"),
-    (2080, "mlperf_256x8_dap8", "initial_training_2080"),
+    Presets(8, "mlperf_1x8", "initial_training_8gpu"),
+    Presets(64, "mlperf_8x8_dap1", "initial_training_64gpu"),
+    Presets(128, "mlperf_16x8_dap1", "initial_training"),
+    Presets(1056, "mlperf_128x8_dap8", "initial_training_1056"),
+    Presets(2080, "mlperf_256x8_dap8", "initial_training_2080"),
 )
-"""GPUs, preset to 0.8, preset to 0.9."""
 SYSTEMS: Final = {"h100_sxm": "H100", "h200_sxm": "H200"}
 HEADER: Final = (
     "GPUs",
@@ -44,40 +55,35 @@ def run(args: argparse.Namespace) -> int:
     """Print the table in Markdown."""
     del args
     table = read_table()
-    rows = [
-        row(num_gpus, benchmark, whole, system, table)
-        for num_gpus, benchmark, whole in ROWS
-        for system in SYSTEMS
-    ]
+    factors = project_factors(table)
+    rows = [row(presets, system, table, factors) for presets in ROWS for system in SYSTEMS]
     # An error leaves no part of a table.
     for cells in (HEADER, ["---"] * len(HEADER), *rows):
         print(_line(cells))
     return 0
 
 
-def row(num_gpus: int, benchmark: str, whole: str, system: str, table: CountTable) -> list[str]:
-    """Return the cells of a number of GPUs.
+def row(presets: Presets, system: str, table: CountTable, factors: Factors) -> list[str]:
+    """Return the cells of a number of GPUs of a system, which is a key of SYSTEMS.
 
-    Args:
-        num_gpus: GPUs of both presets, but phases that have fewer by default use those.
-        benchmark: preset to 0.8.
-        whole: preset in phases to 0.9.
-        system: name of a key of SYSTEMS.
-        table: stored counts.
+    table: stored counts. factors: of the code bases with published logs.
     """
-    (plan,) = _plans(benchmark, system, table, num_gpus)
+    (plan,) = _plans(presets.benchmark, system, presets.num_gpus, table, factors)
     target, memory = _target(plan), plan.memory
     if memory is None:
         raise BenchmarkError(
-            f"the counts of {benchmark} have no memory; write them with `plan counts --stored`"
+            f"the counts of {presets.benchmark} have no memory; write them with `plan counts "
+            "--stored`"
         )
-    targets = [_target(phase) for phase in _plans(whole, system, table, num_gpus)]
+    targets = [
+        _target(phase) for phase in _plans(presets.whole, system, presets.num_gpus, table, factors)
+    ]
     hours = sum(each.seconds for each in targets) / 3600
     minutes = [
         seconds / 60 for seconds in (target.seconds, target.least_seconds, target.most_seconds)
     ]
     return [
-        f"{num_gpus:,} {SYSTEMS[system]}",
+        f"{presets.num_gpus:,} {SYSTEMS[system]}",
         str(plan.layout.dap),
         f"{plan.step_seconds:.3f} ({plan.least_step_seconds:.3f} to {plan.most_step_seconds:.3f})",
         f"{memory.total / 1e9:.0f} ({memory.recomputed_blocks})",
@@ -89,16 +95,22 @@ def row(num_gpus: int, benchmark: str, whole: str, system: str, table: CountTabl
     ]
 
 
-def _plans(preset: str, system_name: str, table: CountTable, num_gpus: int) -> list[TrainPlan]:
+def _plans(
+    preset: str, system: str, num_gpus: int, table: CountTable, factors: Factors
+) -> list[TrainPlan]:
     """Plan each phase of a preset on at most a number of GPUs."""
-    system, factors = load_system(system_name), project_factors(table)
     phases = phases_named(preset, None)
-    plans = []
-    for phase in phases:
-        used = num_gpus if len(phases) == 1 else min(num_gpus, default_gpus(phase.config))
-        layout = layout_for(phase.config, system, used, code=code_of(phase.config))
-        plans.append(plan_with_wait(phase, system, layout, table, factors=factors, preset=preset))
-    return plans
+    return [
+        plan_with_wait(
+            phase,
+            load_system(system),
+            num_gpus if len(phases) == 1 else min(num_gpus, default_gpus(phase.config)),
+            table,
+            factors=factors,
+            preset=preset,
+        )
+        for phase in phases
+    ]
 
 
 def _target(plan: TrainPlan) -> TargetTime:

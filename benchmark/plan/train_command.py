@@ -21,12 +21,9 @@ from benchmark.plan.loader_wait import plan_with_wait
 from benchmark.plan.published import published_results
 from benchmark.plan.step_counts import STORED, CountTable, read_table
 from benchmark.plan.step_model import Factors
-from benchmark.plan.systems import System, is_cpu_system, load_system
+from benchmark.plan.systems import is_cpu_system, load_system
 from benchmark.plan.train_plan import (
-    TrainPlan,
-    code_of,
     default_gpus,
-    layout_for,
 )
 from benchmark.plan.train_report import describe_plan, describe_sum, plan_json
 from benchmark.presets import build_preset, preset_label
@@ -75,7 +72,18 @@ def run(args: argparse.Namespace) -> int:
         return _plan_on_cpu(phases, args)
     system, table = load_system(args.system), read_table(args.counts)
     factors = project_factors(table)
-    plans = [plan_phase(phase, system, table, factors, args) for phase in phases]
+    plans = [
+        plan_with_wait(
+            phase,
+            system,
+            _num_ranks(phase.config, args),
+            table,
+            factors=factors,
+            preset=preset_label(args.preset),
+            loader_wait=args.loader_wait,
+        )
+        for phase in phases
+    ]
     print("\n\n".join(describe_plan(plan, system) for plan in plans))
     if len(plans) > 1:
         print("\n" + describe_sum(plans))
@@ -153,24 +161,3 @@ def phases_named(preset: str, phase: str | None) -> list[Phase]:
         raise BenchmarkError(f"--phase {phase}: {error}") from error
     except ValueError as error:
         raise BenchmarkError(f"preset {preset}: {error}") from error
-
-
-def plan_phase(
-    phase: Phase,
-    system: System,
-    table: CountTable,
-    factors: Factors,
-    args: argparse.Namespace,
-) -> TrainPlan:
-    """Plan one phase with the options of the command line."""
-    config = phase.config
-    layout = layout_for(config, system, _num_ranks(config, args), code=code_of(config))
-    return plan_with_wait(
-        phase,
-        system,
-        layout,
-        table,
-        factors=factors,
-        preset=preset_label(args.preset),
-        loader_wait=args.loader_wait,
-    )

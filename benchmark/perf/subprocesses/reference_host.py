@@ -36,31 +36,19 @@ def main():
     torch.manual_seed(1)
     step = Step(features=sys.argv[2], per_pass=sys.argv[3].split(","))
     # The first step creates the moments of Adam.
-    step.run(1, no_section)
-    launches, views = {}, {}
-    for passes in (1, 2):
-        counter = CallCounter()
-        step.run(passes, counter.section)
-        if passes == 2:
-            first = "forward pass"
-            launches["recycling iteration"] = counter.launches[first] - launches[first]
-            views["recycling iteration"] = counter.views[first] - views[first]
-        else:
-            launches, views = dict(counter.launches), dict(counter.views)
-    counter = CallCounter()
+    step.run(1, contextlib.nullcontext)
+    one, two = count_calls(step, 1), count_calls(step, 2)
     with without_recomputation():
-        step.run(1, counter.section)
-    for kept, counted in ((launches, counter.launches), (views, counter.views)):
-        kept["backward pass without recomputation"] = counted["backward pass"]
+        kept = count_calls(step, 1)
+    for numbers, with_two, without in zip(one, two, kept):
+        numbers["recycling iteration"] = with_two["forward pass"] - numbers["forward pass"]
+        numbers["backward pass without recomputation"] = without["backward pass"]
+    launches, views = one
     seconds = collections.defaultdict(list)
     for _ in range(int(sys.argv[1])):
-        one, two = Stopwatch(), Stopwatch()
-        step.run(1, one.section)
-        step.run(2, two.section)
-        one.seconds["recycling iteration"] = (
-            two.seconds["forward pass"] - one.seconds["forward pass"]
-        )
-        for name, value in one.seconds.items():
+        first, second = time_parts(step, 1), time_parts(step, 2)
+        first["recycling iteration"] = second["forward pass"] - first["forward pass"]
+        for name, value in first.items():
             seconds[name].append(value)
     found = {
         "parameters": step.num_tensors,
@@ -132,48 +120,41 @@ def make_narrow(config):
             object.__setattr__(config, field.name, NUM_CHANNELS)
 
 
-def no_section(name):
-    """Enter nothing."""
-    del name
-    return contextlib.nullcontext()
-
-
-class Stopwatch:
-    """Seconds of each section."""
-
-    def __init__(self):
-        self.seconds = {}
+def time_parts(step, passes):
+    """Return the seconds of each part of a step."""
+    seconds = {}
 
     @contextlib.contextmanager
-    def section(self, name):
-        """Time a section."""
+    def section(name):
         started = time.perf_counter()
         yield
-        self.seconds[name] = time.perf_counter() - started
+        seconds[name] = time.perf_counter() - started
+
+    step.run(passes, section)
+    return seconds
 
 
-class CallCounter:
-    """Operations of each section: those that launch a kernel on a GPU, and those that do not."""
+def count_calls(step, passes):
+    """Return the operations of each part that launch a kernel on a GPU, and those that do not."""
+    from torch.utils._python_dispatch import TorchDispatchMode
 
-    def __init__(self):
-        self.launches, self.views = collections.Counter(), collections.Counter()
+    launches, views = {}, {}
 
     @contextlib.contextmanager
-    def section(self, name):
-        """Count the operations of a section."""
-        from torch.utils._python_dispatch import TorchDispatchMode
-
-        launches, views = self.launches, self.views
+    def section(name):
         launches[name] = views[name] = 0
 
-        class Mode(TorchDispatchMode):
+        class Counter(TorchDispatchMode):
             def __torch_dispatch__(self, function, types, args=(), kwargs=None):
                 found = views if returns_a_view(function) else launches
                 found[name] += 1
                 return function(*args, **(kwargs or {}))
 
-        with Mode():
+        with Counter():
             yield
+
+    step.run(passes, section)
+    return launches, views
 
 
 NO_LAUNCH = ("aten::detach", "aten::lift_fresh", "aten::_unsafe_view", "aten::empty_like")

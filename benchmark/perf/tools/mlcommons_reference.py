@@ -164,23 +164,19 @@ class Reference:
         features: .npz file of a batch with our feature names and order of dims.
         """
         sizes = [blocks, passes, repeats, threads, features]
-        yield self._result(
-            StepTimes, STEP_SCRIPT, [*sizes, _per_pass()], threads=threads, what="training step"
-        )
+        yield self._step_result(StepTimes, STEP_SCRIPT, [*sizes, _per_pass()], threads=threads)
 
     def host(self, features: Path, kind: type[_T], *, repeats: int) -> _T:
         """Count and time what the host does in a training step, in a separate process.
 
         features: .npz file of a small batch with two passes. kind: what reference_host.py prints.
         """
-        return self._result(
-            kind, HOST_SCRIPT, [repeats, features, _per_pass()], threads=1, what="training step"
-        )
+        return self._step_result(kind, HOST_SCRIPT, [repeats, features, _per_pass()], threads=1)
 
-    def _result(
-        self, kind: type[_T], script: Path, arguments: Sequence[object], *, threads: int, what: str
+    def _step_result(
+        self, kind: type[_T], script: Path, arguments: Sequence[object], *, threads: int
     ) -> _T:
-        """Run a script, and return the value of the last line that it prints."""
+        """Run a script of training steps, and return the value of the last line that it prints."""
         command = list(map(str, [self.python, script, *arguments]))
         environment = _environment(self.checkout) | {"OMP_NUM_THREADS": str(threads)}
         finished = subprocess.run(
@@ -189,17 +185,18 @@ class Reference:
         if finished.returncode != 0:
             print(finished.stderr[-4000:], file=sys.stderr)
             raise BenchmarkError(
-                f"the MLCommons reference's {what} ended with exit code {finished.returncode}; see "
-                "its messages above"
+                "the MLCommons reference's training step ended with exit code "
+                f"{finished.returncode}; see its messages above"
             )
         line = (finished.stdout.splitlines() or [""])[-1]
         try:
             return from_json(kind, json.loads(line))
         except (ValueError, RecursionError) as error:
             raise BenchmarkError(
-                f"the MLCommons reference's {what} ended with the line {reprlib.repr(line)}; "
-                f"expected JSON with its times ({error}). Check --reference-python {self.python}, "
-                "and that the checkout prints nothing when Python exits"
+                "the MLCommons reference's training step ended with the line "
+                f"{reprlib.repr(line)}; expected JSON with its times ({error}). Check "
+                f"--reference-python {self.python}, and that the checkout prints nothing when "
+                "Python exits"
             ) from error
 
     def _timed(self, arguments: Sequence[object]) -> float:
